@@ -1,0 +1,166 @@
+"""How controllers answer: bytes with their headers, writes under an idempotency key, pages with their cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from django.conf import settings
+from litestar import MediaType, Request, Response
+from litestar.openapi import ResponseSpec
+
+from counterfoil.api.middleware.authentication import current_actor
+from counterfoil.api.schemas.fields import encode_body
+from counterfoil.api.schemas.problem import Problem
+from counterfoil.infrastructure.database import run_in_thread, transaction
+from counterfoil.infrastructure.idempotency import (
+    KEY_HOURS,
+    Answer,
+    IdempotencyKeyMissing,
+    answer_once,
+    fingerprint_request,
+    read_key,
+)
+from counterfoil.kernel.cursor import decode_cursor, encode_cursor
+from counterfoil.kernel.errors import ValidationFailed
+
+AnyRequest = Request[Any, Any, Any]
+_canonical: Final = msgspec.json.Encoder(order="sorted")
+
+
+class _Versioned(msgspec.Struct):
+    version: int | None = None
+    status: str | None = None
+
+
+_versioned: Final = msgspec.json.Decoder(_Versioned)
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """Document error answers of an endpoint."""
+    reasons = {
+        400: "Invalid input",
+        401: "Unauthorized",
+        403: "Role missing",
+        404: "Not found",
+        409: "Conflict",
+        412: "Stale If-Match",
+        413: "Body too large",
+        415: "Media type not supported",
+        422: "Idempotency-Key used for another request",
+        503: "Temporarily unavailable",
+    }
+    return {
+        status: ResponseSpec(
+            Problem, description=reasons[status], generate_examples=False, media_type="application/problem+json"
+        )
+        for status in statuses
+    }
+
+
+def request_id(request: AnyRequest) -> str:
+    """Return the id of this request."""
+    found: str = request.scope["state"]["request_id"]
+    return found
+
+
+def answer(value: Any, *, status: int = 200, etag: str | None = None, replayed: bool = False) -> Response[Any]:
+    """Encode a value as the answer."""
+    return answer_bytes(encode_body(value), status=status, etag=etag, replayed=replayed)
+
+
+def answer_bytes(body: bytes, *, status: int, etag: str | None = None, replayed: bool = False) -> Response[Any]:
+    """Send bytes of JSON as they are."""
+    headers: dict[str, str] = {}
+    if etag is not None:
+        headers["ETag"] = etag
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def fingerprint_of(request: AnyRequest, body: Any) -> bytes:
+    """Return the fingerprint of this request: method, path and the body in canonical JSON."""
+    return fingerprint_request(f"{request.method} {request.scope['path']}", _canonical.encode(body))
+
+
+def write_once(
+    request: AnyRequest,
+    body: Any,
+    execute: Callable[[], Any],
+    *,
+    status: int = 201,
+    hours: int = KEY_HOURS,
+    key_required: bool = False,
+    principal: str | None = None,
+) -> Response[Any]:
+    """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
+
+    Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`.
+    """
+    key = read_key(request.headers.get("idempotency-key"))
+    if key is None and key_required:
+        raise IdempotencyKeyMissing
+    found = run_in_thread(
+        answer_once,
+        principal=principal or current_actor(request).principal,
+        key=key,
+        fingerprint=fingerprint_of(request, body),
+        hours=hours,
+        execute=lambda: Answer(status, encode_body(execute()), replayed=False),
+    )
+    return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+def write(execute: Callable[[], Any]) -> Any:
+    """Run a PUT's or DELETE's effect in one transaction, in a worker thread, and return its value."""
+
+    def in_transaction() -> Any:
+        with transaction():
+            return execute()
+
+    return run_in_thread(in_transaction)
+
+
+def if_match(request: AnyRequest) -> str | None:
+    """Return the entity tag that the caller insists on, or None (absent or `*`)."""
+    header = request.headers.get("if-match")
+    return None if header is None or header.strip() == "*" else header.strip().removeprefix("W/")
+
+
+def refuse_unknown_parameters(request: AnyRequest, known: frozenset[str]) -> None:
+    """Raise ValidationFailed for query parameters that this list does not have: a misspelt filter must not widen it."""
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise ValidationFailed([{"field": name, "message": "This parameter is not known here."} for name in unknown])
+
+
+def open_cursor(request: AnyRequest, cursor: str | None) -> str | None:
+    """Return the position in a cursor of this caller and these filters; raises InvalidCursor."""
+    if cursor is None:
+        return None
+    return decode_cursor(cursor, secret=settings.SECRET_KEY.encode(), context=_page_context(request))
+
+
+def next_page(request: AnyRequest, position: str | None) -> tuple[str | None, str | None]:
+    """Return (cursor, address) of the page after `position`; (None, None) when there is none."""
+    if position is None:
+        return None, None
+    cursor = encode_cursor(position, secret=settings.SECRET_KEY.encode(), context=_page_context(request))
+    parameters = [(k, v) for k, v in request.query_params.multi_items() if k != "cursor"]
+    return cursor, f"{request.scope['path']}?{urlencode([*parameters, ('cursor', cursor)])}"
+
+
+def _page_context(request: AnyRequest) -> str:
+    filters = sorted((k, v) for k, v in request.query_params.multi_items() if k not in {"cursor", "limit"})
+    actor = request.scope["state"].get("actor")
+    return f"{request.scope['path']}|{actor.principal if actor else ''}|{urlencode(filters)}"
+
+
+def _etag_of(body: bytes) -> str | None:
+    found = _versioned.decode(body)
+    if found.version is None:
+        return None
+    return f'"{found.version}-{found.status}"' if found.status else f'"{found.version}"'

@@ -1,0 +1,80 @@
+"""The HTTP door on one screen: every controller, the guard, the errors, the API page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import swagger_ui_bundle
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme, Server
+from litestar.static_files import create_static_files_router
+from litestar.types import ControllerRouterHandler
+
+from counterfoil import __version__
+from counterfoil.api.controllers.inventory import InventoryController
+from counterfoil.api.controllers.operations import OperationsController
+from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.products import ProductsController
+from counterfoil.api.controllers.users import AuthController, UsersController
+from counterfoil.api.errors import EXCEPTION_HANDLERS
+from counterfoil.api.middleware.authentication import require_actor
+
+BODY_BYTES_MAX = 1_000_000
+_SWAGGER = Path(swagger_ui_bundle.__file__).parent / "vendor"
+
+
+def make_api(
+    *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
+) -> Litestar:
+    """Assemble the application. `state` holds what the controllers need: hot, hold_seconds, draining."""
+    api = Router(
+        "/",
+        route_handlers=[
+            AuthController,
+            UsersController,
+            ProductsController,
+            InventoryController,
+            OrdersController,
+            OperationsController,
+        ],
+        guards=[require_actor],
+        security=[{"bearer": []}],
+    )
+    swagger = create_static_files_router(
+        path="/docs/assets", directories=[next(_SWAGGER.iterdir())], include_in_schema=False
+    )
+    return Litestar(
+        route_handlers=[api, swagger, *(mounts or [])],
+        state=State(state),
+        lifespan=lifespan or [],
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=_openapi(),
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Counterfoil",
+        version=__version__,
+        description="Orders that are never oversold, never lost and never charged twice.",
+        path="/docs",
+        servers=[Server(url="/")],
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+        ),
+        render_plugins=[
+            SwaggerRenderPlugin(
+                js_url="/docs/assets/swagger-ui-bundle.js",
+                css_url="/docs/assets/swagger-ui.css",
+                standalone_preset_js_url="/docs/assets/swagger-ui-standalone-preset.js",
+                favicon='<link rel="icon" href="/docs/assets/favicon-32x32.png">',
+            )
+        ],
+    )

@@ -1,0 +1,51 @@
+"""For those who run the service: is it alive, is it ready, what does it count."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from litestar import Controller, MediaType, Response, get
+
+from counterfoil.api.answers import AnyRequest, problems
+from counterfoil.api.middleware.authentication import current_actor
+from counterfoil.infrastructure.metrics import INTAKE_WAITING, render_metrics
+from counterfoil.users.permissions import ADMINS, require_role
+
+# Semantics 8: ready means PostgreSQL answers within 500 ms.
+_READY_SECONDS = 0.5
+
+
+class OperationsController(Controller):
+    """Health and metrics, outside of `/api/v1`."""
+
+    tags = ["Operations"]
+
+    @get("/livez", summary="Is the process alive?", public=True, sync_to_thread=False)
+    def live(self) -> Response[dict[str, str]]:
+        """Answer without looking at anything else."""
+        return Response({"status": "ok"})
+
+    @get("/readyz", summary="Can it take requests?", public=True)
+    async def ready(self, request: AnyRequest) -> Response[dict[str, str]]:
+        """Answer 200 when PostgreSQL answers within 500 ms and the process is not shutting down, else 503."""
+        ready = not request.app.state.draining and await _database_answers(request.app.state.hot.pool)
+        return Response({"status": "ok" if ready else "unavailable"}, status_code=200 if ready else 503)
+
+    @get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT, responses=problems(401, 403))
+    async def metrics(self, request: AnyRequest) -> Response[bytes]:
+        """Answer this process's metrics, for administrators."""
+        require_role(current_actor(request), ADMINS)
+        INTAKE_WAITING.set(request.app.state.hot.intake.waiting)
+        return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _database_answers(pool: psycopg_pool.AsyncConnectionPool[Any]) -> bool:
+    try:
+        async with asyncio.timeout(_READY_SECONDS), pool.connection() as connection:
+            await connection.execute("SELECT FROM orders LIMIT 1")
+    except (TimeoutError, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+        return False
+    return True

@@ -1,0 +1,231 @@
+"""Orders over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from litestar import Controller, Response, delete, get, post, put
+from litestar.params import Body, Parameter
+
+from counterfoil.api.answers import (
+    AnyRequest,
+    answer,
+    fingerprint_of,
+    if_match,
+    next_page,
+    open_cursor,
+    problems,
+    refuse_unknown_parameters,
+    request_id,
+    write,
+    write_once,
+)
+from counterfoil.api.middleware.authentication import current_actor
+from counterfoil.api.schemas.fields import ID_MAX, parse_instant
+from counterfoil.api.schemas.orders import (
+    OrderOut,
+    OrderPage,
+    PlaceOrderIn,
+    TimelineOut,
+    UpdateOrderIn,
+    render_order,
+    render_placed,
+    render_timeline,
+)
+from counterfoil.infrastructure.idempotency import read_key
+from counterfoil.kernel.cursor import InvalidCursor
+from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.orders import services
+from counterfoil.orders.commands import PlaceOrder, Trace, merge_lines
+from counterfoil.orders.states import OrderStatus
+from counterfoil.users.permissions import owner_filter
+
+OrderId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The order's id.")]
+_EXAMPLE = {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]}
+_LIST_PARAMETERS = frozenset(
+    {"status", "created_after", "created_before", "product_id", "q", "sort", "limit", "cursor"}
+)
+
+
+class OrdersController(Controller):
+    """Place, read, list, edit and cancel orders."""
+
+    path = "/api/v1/orders"
+    tags = ["Orders"]
+
+    @post(
+        summary="Place an order",
+        description="Prices the order, takes its stock and stores it, in one transaction. Send an Idempotency-Key and "
+        "repeat the same request until it is answered: it is done once.",
+        responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
+    )
+    async def place_order(
+        self, request: AnyRequest, data: Annotated[PlaceOrderIn, Body(title="Order", description=str(_EXAMPLE))]
+    ) -> Response[OrderOut]:
+        """Answer 201 with the order, or a problem; nothing of a refused order is kept."""
+        if data.draft:
+            return await _draft(request, data)
+        actor = current_actor(request)
+        key = read_key(request.headers.get("idempotency-key"))
+        command = PlaceOrder(
+            user_id=data.user_id or actor.user_id,
+            lines=merge_lines([(item.product_id, item.quantity) for item in data.items]),
+            principal=actor.principal,
+            request_id=request_id(request),
+            idempotency_key=key,
+            fingerprint=None if key is None else fingerprint_of(request, data),
+            client_reference=data.client_reference,
+        )
+        placed = await services.place_order(request.app.state.hot, command, actor=actor)
+        return answer(
+            render_placed(placed.facts),
+            status=201,
+            etag=f'"{placed.facts.version}-{OrderStatus.CREATED}"',
+            replayed=placed.replayed,
+        )
+
+    @get(summary="List orders", responses=problems(400, 401, 503))
+    async def list_orders(
+        self,
+        request: AnyRequest,
+        status: OrderStatus | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+        product_id: Annotated[int | None, Parameter(ge=1, le=ID_MAX)] = None,
+        q: Annotated[str | None, Parameter(min_length=1, max_length=100, pattern=r"^[^\x00]*$")] = None,
+        sort: Annotated[str, Parameter(pattern="^-?created_at$")] = "-created_at",
+        limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
+        cursor: str | None = None,
+    ) -> Response[OrderPage]:
+        """Answer one page of the caller's orders (staff: everybody's), newest first unless sort=created_at."""
+        refuse_unknown_parameters(request, _LIST_PARAMETERS)
+        position = open_cursor(request, cursor)
+        wanted = services.OrderFilter(
+            owner=owner_filter(current_actor(request)),
+            status=status,
+            created_after=parse_instant(created_after, field="created_after"),
+            created_before=parse_instant(created_before, field="created_before"),
+            product_id=product_id,
+            text=q,
+            ascending=sort == "created_at",
+            after=None if position is None else _read_position(position),
+        )
+        found = await services.list_orders(request.app.state.hot, wanted, limit=limit + 1)
+        shown = found[:limit]
+        last = shown[-1].facts if len(found) > limit else None
+        cursor_out, address = next_page(
+            request, None if last is None else f"{last.created_at.isoformat()}|{last.order_id}"
+        )
+        return answer(OrderPage([render_order(view) for view in shown], cursor_out, address))
+
+    @get("/{order_id:int}", summary="Read an order", responses=problems(400, 401, 404, 503))
+    async def get_order(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
+        """Answer the order as it is now, with its ETag."""
+        view = await services.get_order(request.app.state.hot, order_id, actor=current_actor(request))
+        return answer(render_order(view), etag=view.etag)
+
+    @get("/{order_id:int}/timeline", summary="Read an order's history", responses=problems(400, 401, 404, 503))
+    async def get_timeline(
+        self, request: AnyRequest, order_id: OrderId, at: str | None = None
+    ) -> Response[TimelineOut | OrderOut]:
+        """Answer every event with actor and cause; with `?at=` the order as of that instant."""
+        instant = parse_instant(at, field="at")
+        actor = current_actor(request)
+        if instant is not None:
+            return answer(
+                render_order(await services.get_order_as_of(request.app.state.hot, order_id, instant, actor=actor))
+            )
+        timeline = await services.get_timeline(request.app.state.hot, order_id, actor=actor)
+        return answer(render_timeline(order_id, timeline))
+
+    @post(
+        "/{order_id:int}/place",
+        summary="Place a draft",
+        responses=problems(400, 401, 404, 409, 412, 422, 503),
+        sync_to_thread=True,
+    )
+    def place_draft(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
+        """Turn a draft into a placed order at today's prices."""
+        actor, etag, trace = current_actor(request), if_match(request), _trace(request)
+        return write_once(
+            request,
+            None,
+            lambda: render_order(
+                services.place_draft(
+                    order_id, etag=etag, actor=actor, trace=trace, hold_seconds=request.app.state.hold_seconds
+                )
+            ),
+            status=200,
+        )
+
+    @put(
+        "/{order_id:int}",
+        summary="Change an order",
+        responses=problems(400, 401, 404, 409, 412, 413, 415, 503),
+        sync_to_thread=True,
+    )
+    def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
+        """Change lines or reference of a draft or an unpaid order; stock changes by the difference."""
+        if data.items is None and data.client_reference is None:
+            raise ValidationFailed([{"field": "body", "message": "Name at least one of items, client_reference."}])
+        lines = None if data.items is None else merge_lines([(i.product_id, i.quantity) for i in data.items])
+        view = write(
+            lambda: services.update_order(
+                order_id,
+                lines=lines,
+                client_reference=data.client_reference,
+                etag=if_match(request),
+                actor=current_actor(request),
+                trace=_trace(request),
+                hold_seconds=request.app.state.hold_seconds,
+            )
+        )
+        return answer(render_order(view), etag=view.etag)
+
+    @delete(
+        "/{order_id:int}",
+        summary="Cancel an order or discard a draft",
+        responses=problems(400, 401, 404, 409, 412, 503),
+        sync_to_thread=True,
+    )
+    def cancel_order(self, request: AnyRequest, order_id: OrderId) -> None:
+        """Release the order's stock; 204, also when it was cancelled before."""
+        write(
+            lambda: services.cancel_order(
+                order_id, etag=if_match(request), actor=current_actor(request), trace=_trace(request)
+            )
+        )
+
+
+async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
+    from litestar.concurrency import sync_to_thread
+
+    actor = current_actor(request)
+    lines = merge_lines([(item.product_id, item.quantity) for item in data.items])
+    return await sync_to_thread(
+        write_once,
+        request,
+        data,
+        lambda: render_order(
+            services.draft_order(
+                user_id=data.user_id or actor.user_id,
+                lines=lines,
+                client_reference=data.client_reference,
+                actor=actor,
+                trace=_trace(request),
+            )
+        ),
+    )
+
+
+def _trace(request: AnyRequest) -> Trace:
+    return Trace(current_actor(request).principal, request_id(request))
+
+
+def _read_position(position: str) -> tuple[datetime, int]:
+    at, _, order_id = position.partition("|")
+    try:
+        return datetime.fromisoformat(at), int(order_id)
+    except ValueError as error:
+        raise InvalidCursor from error

@@ -1,0 +1,171 @@
+"""People over HTTP: sign in, register, own profile, administration."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from litestar import Controller, Response, get, post, put
+from litestar.params import Parameter
+
+from counterfoil.api.answers import (
+    AnyRequest,
+    answer,
+    if_match,
+    next_page,
+    open_cursor,
+    problems,
+    refuse_unknown_parameters,
+    request_id,
+    write,
+    write_once,
+)
+from counterfoil.api.middleware.authentication import current_actor, optional_actor
+from counterfoil.api.schemas.fields import ID_MAX
+from counterfoil.api.schemas.users import (
+    CreateUserIn,
+    TokenIn,
+    TokenOut,
+    UpdateMeIn,
+    UpdateUserIn,
+    UserOut,
+    UserPage,
+    render_user,
+)
+from counterfoil.infrastructure.database import run_in_thread
+from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.users import services
+from counterfoil.users.permissions import ADMINS, Role, require_role
+
+UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
+
+
+class AuthController(Controller):
+    """Signing in."""
+
+    path = "/api/v1/auth"
+    tags = ["Sign-in"]
+
+    @post(
+        "/token",
+        summary="Sign in",
+        status_code=200,
+        responses=problems(400, 401, 413, 415, 503),
+        public=True,
+        sync_to_thread=True,
+    )
+    def create_token(self, data: TokenIn) -> Response[TokenOut]:
+        """Exchange e-mail address and password for an access token that is valid for one hour."""
+        token = run_in_thread(services.sign_in, email=data.email, password=data.password)
+        return answer(TokenOut(token, "Bearer", services.TOKEN_SECONDS))
+
+
+class UsersController(Controller):
+    """Accounts and profiles."""
+
+    path = "/api/v1/users"
+    tags = ["Users"]
+
+    @post(
+        summary="Register, or create an account",
+        responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
+        public=True,
+        sync_to_thread=True,
+    )
+    def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
+        """Create an account. Anybody may make one for a customer; other roles only an administrator."""
+        actor = optional_actor(request)
+        if data.role is not Role.CUSTOMER:
+            if actor is None:
+                raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])
+            require_role(actor, ADMINS)
+        email = _canonical(data.email)
+
+        def create() -> UserOut:
+            user = services.create_user(
+                email=email,
+                name=data.name,
+                password=data.password,
+                role=data.role,
+                actor=actor.principal if actor else "",
+                request_id=request_id(request),
+            )
+            return render_user(user)
+
+        # Somebody without an account has no scope for keys but the address that registers.
+        principal = actor.principal if actor else f"email:{hashlib.sha256(email.encode()).hexdigest()[:32]}"
+        return write_once(request, data, create, principal=principal)
+
+    @get("/me", summary="Read one's own account", responses=problems(401, 503), sync_to_thread=True)
+    def get_me(self, request: AnyRequest) -> Response[UserOut]:
+        """Answer the caller's account and profile."""
+        user = run_in_thread(services.find_user, current_actor(request).user_id)
+        return answer(render_user(user), etag=user.etag)
+
+    @put(
+        "/me", summary="Change one's own account", responses=problems(400, 401, 412, 413, 415, 503), sync_to_thread=True
+    )
+    def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
+        """Change name, password or profile."""
+        return _update(request, current_actor(request).user_id, data)
+
+    @get(summary="List accounts", responses=problems(400, 401, 403, 503), sync_to_thread=True)
+    def list_users(
+        self,
+        request: AnyRequest,
+        limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
+        cursor: str | None = None,
+    ) -> Response[UserPage]:
+        """Answer one page of accounts in the order of creation, for administrators."""
+        require_role(current_actor(request), ADMINS)
+        refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
+        found = run_in_thread(services.list_users, after=int(open_cursor(request, cursor) or 0), limit=limit + 1)
+        shown = found[:limit]
+        cursor_out, address = next_page(request, str(shown[-1].id) if len(found) > limit else None)
+        return answer(UserPage([render_user(user) for user in shown], cursor_out, address))
+
+    @get("/{user_id:int}", summary="Read an account", responses=problems(400, 401, 403, 404, 503), sync_to_thread=True)
+    def get_user(self, request: AnyRequest, user_id: UserId) -> Response[UserOut]:
+        """Answer one account, for administrators."""
+        require_role(current_actor(request), ADMINS)
+        user = run_in_thread(services.find_user, user_id)
+        return answer(render_user(user), etag=user.etag)
+
+    @put(
+        "/{user_id:int}",
+        summary="Change an account",
+        responses=problems(400, 401, 403, 404, 412, 413, 415, 503),
+        sync_to_thread=True,
+    )
+    def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
+        """Change an account, for administrators."""
+        require_role(current_actor(request), ADMINS)
+        return _update(request, user_id, data)
+
+
+def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) -> Response[Any]:
+    values: dict[str, Any] = {
+        name: value
+        for name in ("name", "password", "role", "is_active")
+        if (value := getattr(data, name, None)) is not None
+    }
+    if not values and data.profile is None:
+        raise ValidationFailed([{"field": "body", "message": "Name at least one field to change."}])
+    user: services.UserRecord = write(
+        lambda: services.update_user(
+            user_id,
+            values=values,
+            profile=None if data.profile is None else data.profile.to_record(),
+            etag=if_match(request),
+            actor=current_actor(request).principal,
+            request_id=request_id(request),
+        )
+    )
+    return answer(render_user(user), etag=user.etag)
+
+
+def _canonical(email: str) -> str:
+    try:
+        return services.normalise_email(email)
+    except ValueError as error:
+        raise ValidationFailed([{"field": "email", "message": f"This is {error}."}]) from error

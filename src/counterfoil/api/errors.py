@@ -1,0 +1,151 @@
+"""Error kind to HTTP: one table, and the one shape of every error answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.utils.scope.state import ScopeState
+
+from counterfoil.api.schemas.validation import find_problems
+from counterfoil.infrastructure.database import translate_database_error
+from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
+from counterfoil.kernel.errors import (
+    Conflict,
+    Declined,
+    DomainError,
+    Forbidden,
+    Invalid,
+    LimitExceeded,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
+from counterfoil.orders.errors import OrderChanged
+from counterfoil.products.errors import ProductChanged
+from counterfoil.users.errors import UserChanged
+
+log = structlog.get_logger(__name__)
+
+# The first match wins: four errors have a status of their own, every other one that of its kind.
+STATUS_BY_KIND: Final[Mapping[type[DomainError], int]] = {
+    IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    OrderChanged: HTTPStatus.PRECONDITION_FAILED,
+    ProductChanged: HTTPStatus.PRECONDITION_FAILED,
+    UserChanged: HTTPStatus.PRECONDITION_FAILED,
+    Invalid: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Declined: HTTPStatus.PAYMENT_REQUIRED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    LimitExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+PROBLEM_TYPE: Final = "application/problem+json"
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+# Failures of HTTP itself, before any of our code: status → code and sentence.
+_HTTP_FAILURES: Final = {
+    400: ("MALFORMED_REQUEST", "The request cannot be read; check that the body is valid JSON in UTF-8."),
+    401: ("CREDENTIALS_MISSING", "Send an access token in the header `Authorization: Bearer …`."),
+    404: ("ROUTE_NOT_FOUND", "There is nothing at this address; the API is described at /docs."),
+    405: ("METHOD_NOT_ALLOWED", "This address does not take this method; the header Allow names those it takes."),
+    413: ("BODY_TOO_LARGE", "The request body is larger than 1 MB."),
+    415: ("MEDIA_TYPE_UNSUPPORTED", "Send the body as application/json, without a Content-Encoding."),
+}
+
+
+def status_of(error: type[DomainError]) -> int:
+    """Return the HTTP status of an error class."""
+    return next(int(status) for kind, status in STATUS_BY_KIND.items() if issubclass(error, kind))
+
+
+def problem_body(*, status: int, code: str, message: str, details: Any, request_id: str) -> bytes:
+    """Return the body of an error answer: RFC 9457 members around the brief's `error` and `request_id`."""
+    return _encoder.encode(
+        {
+            "type": f"/errors/{code.lower().replace('_', '-')}",
+            "title": code.replace("_", " ").capitalize(),
+            "status": status,
+            "error": {"code": code, "message": message, "details": details},
+            "request_id": request_id,
+        }
+    )
+
+
+def _problem(
+    request: Request[Any, Any, Any],
+    status: int,
+    code: str,
+    message: str,
+    details: Any,
+    headers: Mapping[str, str],
+    *,
+    replay_of: str | None = None,
+) -> Response[bytes]:
+    # A stored refusal is repeated byte for byte, so it names the request that was refused first.
+    request_id = replay_of or request.scope["state"]["request_id"]
+    body = problem_body(status=status, code=code, message=message, details=details, request_id=request_id)
+    return Response(body, status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers))
+
+
+def handle_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[bytes]:
+    """Answer an expected failure."""
+    status = status_of(type(error))
+    headers: dict[str, str] = {}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="counterfoil"'
+    if status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, IdempotencyInProgress):
+        headers["Retry-After"] = "1"
+    if error.replay_of is not None:
+        headers["Idempotent-Replayed"] = "true"
+    return _problem(request, status, error.code, error.message, error.details, headers, replay_of=error.replay_of)
+
+
+def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Answer a failure that Litestar found: a bad body or parameter, an unknown route, a method not taken."""
+    status = error.status_code
+    if status == HTTPStatus.BAD_REQUEST and (problems := _request_problems(request, error)):
+        return handle_domain_error(request, ValidationFailed(problems))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return handle_bug(request, error)
+    code, message = _HTTP_FAILURES.get(status, ("REQUEST_FAILED", HTTPStatus(status).phrase + "."))
+    return _problem(request, status, code, message, {}, dict(error.headers or {}))
+
+
+def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer what nobody expected: 503 when the database is away, otherwise 500, logged, without detail."""
+    if (translated := translate_database_error(error)) is not None:
+        return handle_domain_error(request, translated)
+    log.error("request.failed", request_id=request.scope["state"]["request_id"], exc_info=error)
+    message = "Something went wrong on our side; it is logged under this request_id."
+    return _problem(request, 500, "INTERNAL_ERROR", message, {}, {})
+
+
+def _request_problems(request: Request[Any, Any, Any], error: HTTPException) -> list[dict[str, str]]:
+    """Name every offending field: of the parameters from Litestar's own list, of the body by reading it again."""
+    problems: list[dict[str, str]] = []
+    handler = request.scope.get("route_handler")
+    field = getattr(handler, "parsed_data_field", None)
+    body = ScopeState.from_scope(request.scope).body
+    if field is not None and isinstance(body, bytes):
+        problems += find_problems(field.annotation, body)
+    extra = error.extra if isinstance(error, ValidationException) else None
+    for entry in extra if isinstance(extra, list) else []:
+        if isinstance(entry, dict) and entry.get("source") not in {None, "body"}:
+            problems.append({"field": str(entry.get("key", "")), "message": str(entry.get("message", ""))})
+    return problems
+
+
+EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {
+    DomainError: handle_domain_error,
+    HTTPException: handle_http_exception,
+    Exception: handle_bug,
+}

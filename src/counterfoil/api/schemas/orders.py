@@ -1,0 +1,186 @@
+"""Orders on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from counterfoil.api.schemas.fields import Id, Reference
+from counterfoil.kernel.money import CURRENCY_DIGITS
+from counterfoil.orders.commands import LINES_MAX, QUANTITY_MAX
+from counterfoil.orders.events import OrderFacts, TimelineEntry
+from counterfoil.orders.history import OrderView
+from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus, allowed_actions
+
+
+class ItemIn(Struct, forbid_unknown_fields=True, frozen=True):
+    """One line of an order to place."""
+
+    product_id: Annotated[Id, Meta(examples=[456])]
+    quantity: Annotated[int, Meta(ge=1, le=QUANTITY_MAX, examples=[2])]
+
+
+Items = Annotated[
+    list[ItemIn],
+    Meta(min_length=1, max_length=LINES_MAX, description="The same product twice is added up before the check."),
+]
+
+
+class PlaceOrderIn(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """An order to place; the price is always ours."""
+
+    items: Items
+    user_id: (
+        Annotated[Id, Meta(examples=[123], description="The caller when left out; another only for staff.")] | None
+    ) = None
+    client_reference: Reference | None = None
+    draft: Annotated[bool, Meta(description="Save only: no stock is taken.")] = False
+
+
+class UpdateOrderIn(Struct, forbid_unknown_fields=True, frozen=True):
+    """What to change; a field that is left out stays. `items` replaces all lines."""
+
+    items: Items | None = None
+    client_reference: Reference | None = None
+
+
+class ItemOut(Struct, frozen=True):
+    """One line as sold: name and price are those of the moment of the order."""
+
+    product_id: int
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Decimal
+    line_total: Decimal
+
+
+class OrderOut(Struct, frozen=True):
+    """An order. `version` rises with every change; `allowed_actions` are what a person may do now."""
+
+    id: Annotated[int, Meta(examples=[789])]
+    user_id: Annotated[int, Meta(examples=[123])]
+    status: OrderStatus
+    payment_status: PaymentStatus
+    fulfillment_status: FulfillmentStatus
+    return_status: ReturnStatus
+    total: Annotated[Decimal, Meta(examples=[99.99], description="Exact, with the currency's digits.")]
+    currency: Annotated[str, Meta(examples=["EUR"])]
+    items: list[ItemOut]
+    client_reference: str | None
+    version: int
+    allowed_actions: tuple[str, ...]
+    created_at: datetime
+    placed_at: datetime | None
+    reserved_until: datetime | None
+    updated_at: datetime
+
+
+class OrderPage(Struct, frozen=True):
+    """One page; `next` is the address of the following one, null on the last."""
+
+    items: list[OrderOut]
+    next_cursor: str | None
+    next: str | None
+
+
+class TimelineEntryOut(Struct, frozen=True):
+    """One event of an order: what, when, by whom, because of which request, and the order after it."""
+
+    seq: int
+    type: str
+    occurred_at: datetime
+    actor: str
+    request_id: str
+    version: int
+    total: Decimal
+    currency: str
+    items: list[ItemOut]
+
+
+class TimelineOut(Struct, frozen=True):
+    """Every event of an order, oldest first."""
+
+    order_id: int
+    events: list[TimelineEntryOut]
+
+
+def render_order(view: OrderView) -> OrderOut:
+    """Turn the core's view into what is shown."""
+    facts = view.facts
+    digits = CURRENCY_DIGITS[facts.currency]
+    return OrderOut(
+        id=facts.order_id,
+        user_id=facts.user_id,
+        status=view.status,
+        payment_status=view.payment_status,  # type: ignore[arg-type] # text from a column with a CHECK on the same names
+        fulfillment_status=view.fulfillment_status,  # type: ignore[arg-type]
+        return_status=view.return_status,  # type: ignore[arg-type]
+        total=_decimal(facts.total_minor, digits),
+        currency=facts.currency,
+        items=_items(facts, digits),
+        client_reference=facts.client_reference,
+        version=facts.version,
+        allowed_actions=allowed_actions(view.status),
+        created_at=facts.created_at,
+        placed_at=view.placed_at,
+        reserved_until=facts.reserved_until,
+        updated_at=view.updated_at,
+    )
+
+
+def render_placed(facts: OrderFacts) -> OrderOut:
+    """Show an order as it was the moment it was placed; the same facts give the same bytes for ever."""
+    return render_order(
+        OrderView(
+            facts=facts,
+            status=OrderStatus.CREATED,
+            payment_status=PaymentStatus.UNPAID,
+            fulfillment_status=FulfillmentStatus.UNFULFILLED,
+            return_status=ReturnStatus.NONE,
+            placed_at=facts.created_at,
+            updated_at=facts.created_at,
+        )
+    )
+
+
+def render_timeline(order_id: int, timeline: list[TimelineEntry]) -> TimelineOut:
+    """Show an order's events."""
+    events = []
+    for entry in timeline:
+        digits = CURRENCY_DIGITS[entry.facts.currency]
+        events.append(
+            TimelineEntryOut(
+                seq=entry.seq,
+                type=entry.type,
+                occurred_at=entry.occurred_at,
+                actor=entry.actor,
+                request_id=entry.request_id,
+                version=entry.facts.version,
+                total=_decimal(entry.facts.total_minor, digits),
+                currency=entry.facts.currency,
+                items=_items(entry.facts, digits),
+            )
+        )
+    return TimelineOut(order_id, events)
+
+
+def _decimal(minor: int, digits: int) -> Decimal:
+    return Decimal(minor).scaleb(-digits)
+
+
+def _items(facts: OrderFacts, digits: int) -> list[Any]:
+    return [
+        ItemOut(
+            item.product_id,
+            item.sku,
+            item.name,
+            item.quantity,
+            _decimal(item.unit_price_minor, digits),
+            _decimal(item.unit_price_minor * item.quantity, digits),
+        )
+        for item in facts.items
+    ]

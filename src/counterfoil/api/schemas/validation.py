@@ -1,0 +1,89 @@
+"""Every offending field of a body that does not fit its schema.
+
+msgspec stops at the first problem, which is right for the fast path. A refused body is read again here, field by
+field, so that the caller can mend all of it at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec.inspect import Field, ListType, Metadata, StructType, Type, UnionType, type_info
+
+PROBLEMS_MAX: Final = 50
+
+
+def find_problems(schema: Any, body: bytes) -> list[dict[str, str]]:
+    """Return one `{"field", "message"}` per offending field, at most 50; empty when the body is not JSON at all."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return []
+    problems: list[dict[str, str]] = []
+    _check(type_info(schema), schema, value, "", problems)
+    return problems[:PROBLEMS_MAX]
+
+
+def _check(info: Type, schema: Any, value: Any, path: str, problems: list[dict[str, str]]) -> None:
+    inner = _unwrap(info, value)
+    if isinstance(inner, StructType) and isinstance(value, dict):
+        _check_struct(inner, value, path, problems)
+        return
+    if isinstance(inner, ListType) and isinstance(value, list):
+        before = len(problems)
+        for position, item in enumerate(value):
+            if len(problems) >= PROBLEMS_MAX:
+                return
+            _check(inner.item_type, None, item, f"{path}[{position}]", problems)
+        if len(problems) > before:
+            return
+    _check_leaf(info, schema, value, path, problems)
+
+
+def _check_struct(info: StructType, value: dict[str, Any], path: str, problems: list[dict[str, str]]) -> None:
+    fields = {field.encode_name: field for field in info.fields}
+    problems += [
+        {"field": _join(path, name), "message": "This field is not known here."} for name in value if name not in fields
+    ]
+    before = len(problems)
+    for name, field in fields.items():
+        if name in value:
+            _check(field.type, _annotation(info, field), value[name], _join(path, name), problems)
+        elif field.required:
+            problems.append({"field": _join(path, name), "message": "This field is required."})
+    if len(problems) == before:
+        _check_leaf(info, info.cls, {k: v for k, v in value.items() if k in fields}, path, problems)
+
+
+def _check_leaf(info: Type, schema: Any, value: Any, path: str, problems: list[dict[str, str]]) -> None:
+    target = schema if schema is not None else _rebuild(info)
+    try:
+        msgspec.convert(value, target, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, _ = str(error).partition(" - at `")
+        problems.append({"field": path or "body", "message": message.rstrip(".") + "."})
+
+
+def _unwrap(info: Type, value: Any) -> Type:
+    """Look through metadata and optional unions at the member that the value is meant for."""
+    if isinstance(info, Metadata):
+        return _unwrap(info.type, value)
+    if isinstance(info, UnionType):
+        wanted = StructType if isinstance(value, dict) else ListType
+        members = [_unwrap(member, value) for member in info.types]
+        return next((member for member in members if isinstance(member, wanted)), info)
+    return info
+
+
+def _annotation(info: StructType, field: Field) -> Any:
+    return next(known.type for known in msgspec.structs.fields(info.cls) if known.name == field.name)
+
+
+def _rebuild(info: Type) -> Any:
+    inner = info.type if isinstance(info, Metadata) else info
+    return inner.cls if isinstance(inner, StructType) else Any
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

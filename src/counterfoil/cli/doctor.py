@@ -1,0 +1,190 @@
+"""`counterfoil doctor`: what is configured, reachable, missing, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from counterfoil.cli.service import DEFAULT_DATA, TerminalError, locate_service, set_up_django
+
+_FREE_MB_MIN: Final = 500
+_POSTGRES_MIN: Final = 150_000
+_MARKS: Final = {"ok": "[green]✓[/]", "note": "[yellow]•[/]", "wrong": "[red]✗[/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `state` is ok, note (works, but know this) or wrong; `next_step` may be empty."""
+
+    name: str
+    state: str
+    found: str
+    next_step: str = ""
+
+
+def doctor(
+    data: Annotated[Path, typer.Option(help="Data directory of `counterfoil up`.")] = DEFAULT_DATA,
+    port: Annotated[int, typer.Option(help="Port that `up` would use.")] = 8000,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="Write the findings to FILE, or - for stdout.")
+    ] = None,
+) -> None:
+    """Check the installation; exits with 1 when something is wrong."""
+    findings = [finding for check in _checks(data, port) for finding in check()]
+    if json_file is not None:
+        text = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2)
+        _write(json_file, text)
+    if json_file != "-":
+        _show(findings)
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        print(text)
+    else:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "What", "Found", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        table.add_row(_MARKS[finding.state], finding.name, finding.found, finding.next_step)
+    Console().print(table)
+
+
+def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
+    return [
+        _check_python,
+        _check_settings,
+        _check_binaries,
+        lambda: _check_directory(data),
+        lambda: _check_port(port),
+        lambda: _check_database(data),
+    ]
+
+
+def _check_python() -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    yield Finding(
+        "Python",
+        "ok" if good else "wrong",
+        f"{platform.python_version()} ({sys.executable})",
+        "" if good else "Install Python 3.11 or newer and run `make setup` again.",
+    )
+
+
+def _check_settings() -> Iterator[Finding]:
+    try:
+        set_up_django()
+    except TerminalError as error:
+        yield Finding("Settings", "wrong", str(error), "Correct the variable in the environment.")
+        return
+    secret = os.environ.get("COUNTERFOIL_SECRET")
+    yield Finding(
+        "Settings",
+        "ok" if secret else "note",
+        "all values are readable" if secret else "COUNTERFOIL_SECRET is not set",
+        "" if secret else "`up` makes its own; `serve` needs one of at least 32 characters.",
+    )
+
+
+def _check_binaries() -> Iterator[Finding]:
+    from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgresError, find_binaries
+
+    try:
+        binaries = find_binaries()
+    except EmbeddedPostgresError as error:
+        yield Finding("PostgreSQL programs", "wrong", str(error), "Or set DATABASE_URL to a server of your own.")
+        return
+    yield Finding("PostgreSQL programs", "ok", f"{binaries.source}, version {binaries.version}")
+
+
+def _check_directory(data: Path) -> Iterator[Finding]:
+    existing = next(parent for parent in (data.resolve(), *data.resolve().parents) if parent.exists())
+    writable = os.access(existing, os.W_OK)
+    free_mb = shutil.disk_usage(existing).free // 1_000_000
+    good = writable and free_mb >= _FREE_MB_MIN
+    yield Finding(
+        "Data directory",
+        "ok" if good else "wrong",
+        f"{data}, {free_mb:,} MB free" + ("" if writable else ", not writable"),
+        "" if good else "Free some space, or name another directory with --data.",
+    )
+
+
+def _check_port(port: int) -> Iterator[Finding]:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        taken = probe.connect_ex(("127.0.0.1", port)) == 0
+    yield Finding(
+        f"Port {port}",
+        "note" if taken else "ok",
+        "something listens on it" if taken else "free",
+        "If it is not this service, give `up` another --port." if taken else "",
+    )
+
+
+def _check_database(data: Path) -> Iterator[Finding]:
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        try:
+            url = locate_service(data).database_url
+        except TerminalError:
+            yield Finding(
+                "Database", "note", "DATABASE_URL is not set and no service runs here", "`make up` starts its own."
+            )
+            return
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            yield from _look_into(connection)
+    except psycopg.Error as error:
+        sentence = str(error).strip().splitlines()[-1]
+        yield Finding("Database", "wrong", sentence, "Check DATABASE_URL, that the server runs and lets you in.")
+
+
+def _look_into(connection: Any) -> Iterator[Finding]:
+    version = connection.info.server_version
+    good = version >= _POSTGRES_MIN
+    yield Finding(
+        "Database",
+        "ok" if good else "wrong",
+        f"PostgreSQL {version // 10_000} answers, database {connection.info.dbname}",
+        "" if good else "Use PostgreSQL 15 or newer.",
+    )
+    for name in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
+        value = connection.execute("SELECT current_setting(%s)", [name]).fetchone()[0]
+        state = "ok" if value not in {"off", "local"} else "note" if name == "data_checksums" else "wrong"
+        advice = "Switch it on: without it an acknowledged order can be lost." if state == "wrong" else ""
+        yield Finding(f"  {name}", state, value, advice)
+    yield _migrations(connection)
+
+
+def _migrations(connection: Any) -> Finding:
+    from django.db.migrations.loader import MigrationLoader
+
+    known = {name for app, name in MigrationLoader(None).disk_migrations if app == "counterfoil"}
+    if connection.execute("SELECT to_regclass('django_migrations')").fetchone()[0] is None:
+        return Finding("  schema", "wrong", "empty", "Run `counterfoil migrate`.")
+    rows = connection.execute("SELECT name FROM django_migrations WHERE app = 'counterfoil'").fetchall()
+    missing = sorted(known - {row[0] for row in rows})
+    if missing:
+        return Finding("  schema", "wrong", f"missing {', '.join(missing)}", "Run `counterfoil migrate`.")
+    return Finding("  schema", "ok", f"up to date ({len(known)} migrations)")

@@ -1,0 +1,64 @@
+"""The command table, and how a failure is told in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import typer
+from rich.console import Console
+
+from counterfoil import __version__
+from counterfoil.cli import doctor, processes, reconcile, up
+from counterfoil.cli.service import TerminalError
+from counterfoil.kernel.errors import DomainError, Unavailable
+
+EXIT_FAILED: Final = 1
+EXIT_UNAVAILABLE: Final = 3
+
+app = typer.Typer(
+    name="counterfoil",
+    help="An order service that never oversells, never loses an acknowledged order, and proves it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_RUN: Final = "Run"
+_PROVE: Final = "Prove"
+_OPERATE: Final = "Operate"
+
+app.command(rich_help_panel=_RUN)(up.up)
+app.command(rich_help_panel=_RUN)(processes.serve)
+app.command(rich_help_panel=_RUN)(processes.work)
+app.command(rich_help_panel=_RUN)(processes.migrate)
+app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
+app.command(rich_help_panel=_OPERATE)(doctor.doctor)
+
+
+def _show_version(*, value: bool) -> None:
+    if value:
+        print(f"counterfoil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=lambda value: _show_version(value=value), is_eager=True),
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one sentence on standard error and an exit code."""
+    try:
+        app()
+    except TerminalError as error:
+        _complain(str(error))
+        sys.exit(EXIT_FAILED)
+    except DomainError as error:
+        _complain(error.message)
+        sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_FAILED)
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {sentence}", highlight=False)

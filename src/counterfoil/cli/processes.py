@@ -1,0 +1,145 @@
+"""The processes of a deployment: web, worker, migration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from counterfoil.cli.service import TerminalError, set_up_django, use_database
+
+# Semantics 8: what is in flight gets 35 s, then the process is ended.
+_GRACE_SECONDS: Final = 35
+_EXPIRY_INTERVAL_SECONDS: Final = 1.0
+# Small enough that the stock rows of one round are locked for milliseconds.
+_EXPIRY_ORDERS_MAX: Final = 50
+# Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
+_MIGRATION_LOCK: Final = 0x63666D6967
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Data directory of `counterfoil up`, when DATABASE_URL is not set.")
+]
+console = Console()
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [COUNTERFOIL_HOST].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [COUNTERFOIL_PORT].")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve the API and the console. Needs DATABASE_URL and COUNTERFOIL_SECRET."""
+    from counterfoil.infrastructure.process import die_with_parent
+
+    if parent is not None:
+        die_with_parent(parent=parent)
+    for name in ("DATABASE_URL", "COUNTERFOIL_SECRET"):
+        if not os.environ.get(name):
+            raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
+    set_up_django()
+    from django.conf import settings
+    from granian.constants import Interfaces, Loops
+    from granian.log import LogLevels
+    from granian.server import Server
+
+    os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
+    Server(
+        "counterfoil.config.web:application",
+        address=host or settings.COUNTERFOIL.counterfoil_host,
+        port=port or settings.COUNTERFOIL.counterfoil_port,
+        interface=Interfaces.ASGI,
+        workers=settings.COUNTERFOIL.counterfoil_web_processes,
+        workers_kill_timeout=_GRACE_SECONDS,
+        loop=Loops.uvloop,
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        process_name="counterfoil",
+    ).serve()
+
+
+def work(
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run the periodic jobs: expiry of unpaid orders and of idempotency keys. Any number of these may run."""
+    from counterfoil.infrastructure.process import die_with_parent
+
+    if parent is not None:
+        die_with_parent(parent=parent)
+    use_database()
+    from django.conf import settings
+
+    from counterfoil.infrastructure.logging import configure_logging
+
+    configure_logging(settings.COUNTERFOIL.counterfoil_log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.is_set():
+        if not _work_once():
+            stop.wait(_EXPIRY_INTERVAL_SECONDS)
+
+
+def _work_once() -> bool:
+    """Do one round of every job; returns whether there may be more to do at once."""
+    import structlog
+    from django import db
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.kernel.errors import Unavailable
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+    from counterfoil.orders.services import expire_orders
+
+    log = structlog.get_logger(__name__)
+    try:
+        trace = Trace("job:expire-orders", new_request_id())
+        expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
+        deleted = run_in_thread(delete_expired_keys, limit=1000)
+    except Unavailable as error:
+        log.warning("work.database_away", code=error.code)
+        return False
+    except db.Error:
+        log.exception("work.failed")
+        return False
+    if expired or deleted:
+        log.info("work.done", orders_expired=expired, keys_deleted=deleted)
+    return expired == _EXPIRY_ORDERS_MAX
+
+
+def migrate(data: DataOption = None) -> None:
+    """Bring the database's schema up to date; safe to repeat, one runs at a time."""
+    use_database(data)
+    applied = run_migrations(lambda name: console.print(f"  applied {name}"))
+    console.print("The schema is up to date." if applied == 0 else f"{applied} migrations applied.")
+
+
+def run_migrations(on_applied: Callable[[str], None]) -> int:
+    """Apply what is missing under an advisory lock, so that two starts do not race; returns how many were applied."""
+    from django import db
+    from django.db.migrations.executor import MigrationExecutor
+
+    applied = 0
+
+    def progress(action: str, migration: Any = None, fake: bool | None = None, /) -> None:  # noqa: ARG001 - Django's signature
+        nonlocal applied
+        if action == "apply_success":
+            applied += 1
+            on_applied(str(migration))
+
+    with db.connection.cursor() as cursor:
+        # Another start may hold it while it migrates: wait for it as long as a migration may take.
+        cursor.execute("SET statement_timeout = '120s'; SET lock_timeout = '120s'")
+        cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+        try:
+            executor = MigrationExecutor(db.connection, progress)
+            executor.migrate(executor.loader.graph.leaf_nodes())
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
+    db.connections.close_all()
+    return applied

@@ -1,0 +1,83 @@
+"""Where the running service is: what `up` wrote about itself, or the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+DEFAULT_DATA: Final = Path(".counterfoil")
+_FILE: Final = "service.json"
+
+
+class TerminalError(Exception):
+    """One clear sentence with the next step, shown without a traceback; the command exits with 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """Addresses and, in demo mode, tokens of a running service."""
+
+    api_url: str
+    docs_url: str
+    console_url: str
+    database_url: str
+    admin_token: str
+    customer_token: str
+
+
+def write_service(info: ServiceInfo, path: Path) -> None:
+    """Write the file in one step, readable by its owner only: it holds tokens."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.touch(mode=0o600)
+    temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def service_file(data: Path) -> Path:
+    """Return where `up --data DIR` writes about itself."""
+    return data / _FILE
+
+
+def locate_service(data: Path | None = None) -> ServiceInfo:
+    """Read what the running `up` of this data directory wrote; raises TerminalError when there is none."""
+    path = service_file(data or DEFAULT_DATA)
+    try:
+        return ServiceInfo(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise TerminalError(
+            f"No running service found ({path} does not exist); start one with `make up`, or name its data directory"
+            " with --data or its database with DATABASE_URL."
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise TerminalError(f"{path} cannot be read ({error}); stop the service and start it again.") from error
+
+
+def use_database(data: Path | None = None) -> str:
+    """Point this process at the database of DATABASE_URL or else of the running service, and set Django up.
+
+    Returns the database's URL. To be called before anything of the core is imported.
+    """
+    url = os.environ.get("DATABASE_URL") or locate_service(data).database_url
+    os.environ["DATABASE_URL"] = url
+    set_up_django()
+    return url
+
+
+def set_up_django() -> None:
+    """Load the settings from the environment; raises TerminalError that names every wrong variable."""
+    from pydantic import ValidationError
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
+    import django
+
+    try:
+        django.setup()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise TerminalError(f"The settings are not right. {wrong}.") from error

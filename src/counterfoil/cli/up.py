@@ -1,0 +1,248 @@
+"""`counterfoil up`: everything in one command, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from counterfoil.cli.service import (
+    DEFAULT_DATA,
+    ServiceInfo,
+    TerminalError,
+    service_file,
+    set_up_django,
+    write_service,
+)
+
+_READY_SECONDS_MAX: Final = 30
+# Longer than the web process gives to what is in flight (35 s).
+_STOP_SECONDS_MAX: Final = 40
+console = Console(stderr=True, soft_wrap=True)
+
+
+def up(
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DEFAULT_DATA,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write where it serves, with tokens, to this file.")
+    ] = None,
+) -> None:
+    """Start PostgreSQL (unless DATABASE_URL is set), migrate, load demo data, serve, and say how to order."""
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        _require_free_port(port)
+        _prepare_directory(data)
+        _configure(data, port, stack)
+        info = _prepare_database(data, port)
+        children = [_start(stack, data, "serve", "--port", str(port)), _start(stack, data, "work")]
+        with console.status("Starting the service"):
+            _wait_until_ready(children[0], port)
+        stack.callback(service_file(data).unlink, missing_ok=True)
+        write_service(info.service, service_file(data))
+        if json_file is not None:
+            write_service(info.service, json_file)
+        _say_hello(info, data, time.monotonic() - started)
+        _wait(children)
+    console.print("Stopped; the data is kept in", str(data))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _require_free_port(port: int) -> None:
+    with socket.socket() as probe:
+        # As the server does: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise TerminalError(
+                f"Port {port} cannot be used ({error.strerror}); stop what uses it, or choose another one with"
+                ' --port, for example: make up ARGS="--port 8001".'
+            ) from error
+
+
+def _prepare_directory(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data / "logs").mkdir(exist_ok=True)
+        (data / "logs" / "probe").write_bytes(b"0" * 4096)
+        (data / "logs" / "probe").unlink()
+    except OSError as error:
+        raise TerminalError(
+            f"{data} cannot be written ({error.strerror}); free some space or name another directory with --data."
+        ) from error
+
+
+def _configure(data: Path, port: int, stack: contextlib.ExitStack) -> None:
+    """Set the environment of this process and its children: secret, demo mode, database."""
+    secret = data / "secret"
+    if not secret.exists():
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_urlsafe(48), encoding="ascii")
+    os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
+    os.environ["COUNTERFOIL_DEMO"] = "1"
+    os.environ["COUNTERFOIL_PORT"] = str(port)
+    if os.environ.get("DATABASE_URL"):
+        console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
+        return
+    from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+
+    with console.status("Starting PostgreSQL") as status:
+        postgres = EmbeddedPostgres(data, on_progress=status.update)
+        try:
+            os.environ["DATABASE_URL"] = postgres.start()
+        except EmbeddedPostgresError as error:
+            raise TerminalError(str(error)) from error
+    stack.callback(postgres.stop)
+    console.print(f"[green]✓[/] PostgreSQL {postgres.binaries.version} runs, its data is in {data / 'postgres'}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    service: ServiceInfo
+    product_id: int
+    logins: dict[str, str]
+
+
+def _prepare_database(data: Path, port: int) -> _Started:
+    """Migrate and load the demo's catalogue and people; returns where to go and tokens for one hour."""
+    set_up_django()
+    from django import db
+    from django.conf import settings
+
+    from counterfoil.cli.processes import run_migrations
+    from counterfoil.demo.catalogue import load_catalogue
+    from counterfoil.users.permissions import Actor, Role
+    from counterfoil.users.services import issue_token
+
+    try:
+        with console.status("Migrating the database") as status:
+            applied = run_migrations(lambda name: status.update(f"Migrating the database: {name}"))
+        console.print(f"[green]✓[/] The schema is up to date ({applied} migrations applied)")
+        with console.status("Loading demo products and people") as status:
+            accounts = load_catalogue(on_progress=status.update)
+    except db.OperationalError as error:
+        raise TerminalError(
+            f"The database cannot be used ({str(error).strip()}); check DATABASE_URL with `counterfoil doctor`."
+        ) from error
+    finally:
+        db.connections.close_all()
+    console.print("[green]✓[/] Demo products and people are loaded")
+    root = f"http://127.0.0.1:{port}"
+    service = ServiceInfo(
+        api_url=f"{root}/api/v1",
+        docs_url=f"{root}/docs",
+        console_url=f"{root}/console/",
+        database_url=settings.COUNTERFOIL.database_url,
+        admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
+        customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+    )
+    return _Started(service, accounts.product_id, _keep_logins(data / "logins.json", accounts.passwords))
+
+
+def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
+    """Remember the passwords of accounts created now (they are stored hashed only); returns all that are known."""
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known.update(created)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    return known
+
+
+def _start(stack: contextlib.ExitStack, data: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start one of our own processes with its log in the data directory; it is stopped when the stack unwinds."""
+    log_path = data / "logs" / f"{arguments[0]}.log"
+    log = stack.enter_context(log_path.open("ab"))
+    # A session of its own: Ctrl-C reaches only us, and we stop the children in order.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "counterfoil", *arguments, "--parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    stack.callback(_stop, child, arguments[0])
+    return child
+
+
+def _stop(child: subprocess.Popen[bytes], name: str) -> None:
+    if child.poll() is not None:
+        return
+    with console.status(f"Stopping {name}: what is in flight is finished first"):
+        child.terminate()
+        try:
+            child.wait(_STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _READY_SECONDS_MAX
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise TerminalError("The web process ended while it started; its log is logs/serve.log of --data.")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == http.client.OK:
+                return
+        time.sleep(0.05)
+    raise TerminalError(f"The web process was not ready after {_READY_SECONDS_MAX} s; see logs/serve.log of --data.")
+
+
+def _wait(children: list[subprocess.Popen[bytes]]) -> None:
+    while True:
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.5)
+                raise TerminalError(f"A process ended by itself (exit code {child.returncode}); see logs of --data.")
+
+
+def _say_hello(started: _Started, data: Path, seconds: float) -> None:
+    service = started.service
+    console.print(Panel("\n".join(_lines(started, data)), title=f"Counterfoil is up ({seconds:.1f} s)", expand=False))
+    # The command goes to standard output on lines of its own, so that nothing has to be cut out of a frame.
+    print(_curl(service, started.product_id), flush=True)
+    console.print("\nStop with Ctrl-C.")
+
+
+def _lines(started: _Started, data: Path) -> Iterator[str]:
+    service = started.service
+    yield f"API        {service.api_url}"
+    yield f"Docs       {service.docs_url}"
+    yield f"Console    {service.console_url}"
+    yield f"Data       {data} (logs, database; `service.json` has tokens for one hour)"
+    for email, password in started.logins.items():
+        yield f"Login      {email}  {password}"
+    yield ""
+    yield "Place an order (valid for one hour):"
+
+
+def _curl(service: ServiceInfo, product_id: int) -> str:
+    return (
+        f"curl -sS -X POST {service.api_url}/orders \\\n"
+        f"  -H 'Authorization: Bearer {service.customer_token}' \\\n"
+        f"  -H 'Content-Type: application/json' -H \"Idempotency-Key: first-order-$(date +%s)\" \\\n"
+        f"""  -d '{{"items": [{{"product_id": {product_id}, "quantity": 2}}]}}'"""
+    )

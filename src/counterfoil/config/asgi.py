@@ -1,0 +1,72 @@
+"""How a web process is assembled: the API, the console under it, and the life of the intake engine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from litestar import Litestar, asgi
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from counterfoil.api.app import make_api
+from counterfoil.api.middleware.request_context import RequestContext
+from counterfoil.infrastructure.database import make_hot_pool
+from counterfoil.infrastructure.logging import configure_logging
+from counterfoil.infrastructure.metrics import IntakeMetrics
+from counterfoil.orders.intake import Intake, IntakeLimits
+from counterfoil.orders.placement import place_batch
+from counterfoil.orders.services import HotPath
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
+    """Open the pool and the intake; at the end take no more orders, answer those taken, close the pool."""
+    values = settings.COUNTERFOIL
+    pool = make_hot_pool(size=values.counterfoil_pool_size)
+    await pool.open()
+    intake = Intake(
+        partial(place_batch, pool, hold_seconds=values.counterfoil_hold_seconds),
+        limits=IntakeLimits(
+            batch_orders_max=values.counterfoil_batch_orders_max,
+            queue_orders_max=values.counterfoil_queue_orders_max,
+            submit_timeout_ms=values.counterfoil_submit_timeout_ms,
+        ),
+        observer=IntakeMetrics(),
+        clock=time.monotonic,
+    )
+    app.state.hot = HotPath(pool, intake)
+    log.info("web.started", pid=os.getpid())
+    try:
+        yield
+    finally:
+        app.state.draining = True
+        await intake.drain()
+        await pool.close()
+        log.info("web.stopped", pid=os.getpid())
+
+
+def make_application() -> ASGIApp:
+    """Assemble the application of one web process."""
+    values = settings.COUNTERFOIL
+    configure_logging(values.counterfoil_log_level)
+    console = get_asgi_application()
+
+    @asgi("/console", is_mount=True, copy_scope=True)
+    async def mount_console(scope: Scope, receive: Receive, send: Send) -> None:
+        # Django wants the whole path: its own urls.py says where the console is.
+        await console({**scope, "path": "/console" + scope["path"].removeprefix("/console")}, receive, send)  # type: ignore[arg-type]
+
+    api = make_api(
+        state={"draining": False, "hold_seconds": values.counterfoil_hold_seconds},
+        lifespan=[_run_hot_path],
+        mounts=[mount_console],
+    )
+    return RequestContext(api)

@@ -1,0 +1,154 @@
+"""Environment to settings: the only reader of the environment.
+
+`Settings` documents and checks every variable; the module-level names below it are what Django reads.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, from environment variables of the same name in capitals."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+
+    database_url: str = Field("", description="PostgreSQL 15 or newer; empty: `up` starts the embedded one.")
+    counterfoil_secret: SecretStr = Field(
+        SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
+    )
+    counterfoil_demo: bool = Field(default=False, description="Demo mode: local, plain HTTP, tokens printed by `up`.")
+    counterfoil_host: str = Field("127.0.0.1", description="Address to listen on.")
+    counterfoil_port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    counterfoil_web_processes: int = Field(
+        1, ge=1, le=64, description="Web processes. Each has its own intake: on few cores one batches best."
+    )
+    counterfoil_pool_size: int = Field(
+        8, ge=2, le=50, description="Connections of each of the two pools of a web process (hot path, the rest)."
+    )
+    counterfoil_batch_orders_max: int = Field(32, ge=1, le=500, description="Orders that share one transaction.")
+    counterfoil_queue_orders_max: int = Field(2000, ge=1, description="Orders waiting; one more is answered 503.")
+    counterfoil_submit_timeout_ms: int = Field(
+        5000, ge=100, description="Longest wait of an order in the queue before it is answered 503."
+    )
+    counterfoil_hold_seconds: int = Field(
+        1800, ge=1, le=604_800, description="How long an unpaid order keeps its stock (30 minutes)."
+    )
+    counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("counterfoil_log_level")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("counterfoil_secret")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and len(value.get_secret_value()) < SECRET_CHARS_MIN:
+            raise ValueError(f"must have at least {SECRET_CHARS_MIN} characters")
+        return value
+
+
+# 32 characters of a random alphabet carry more than the 128 bits that HS256 needs at the very least (RFC 7518, 3.2).
+SECRET_CHARS_MIN: Final = 32
+
+COUNTERFOIL: Final = Settings()  # pyright: ignore[reportCallIssue]
+
+# ---------------------------------------------------------------- what Django reads
+# An empty secret is replaced for this process only: `serve` refuses to start with it (cli/processes.py).
+SECRET_KEY: Final = COUNTERFOIL.counterfoil_secret.get_secret_value() or secrets.token_urlsafe(48)
+DEBUG: Final = False
+ALLOWED_HOSTS: Final = ["127.0.0.1", "localhost", "[::1]", COUNTERFOIL.counterfoil_host]
+INSTALLED_APPS: Final = [
+    "counterfoil",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE: Final = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF: Final = "counterfoil.config.urls"
+AUTH_USER_MODEL: Final = "counterfoil.User"
+PASSWORD_HASHERS: Final = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS: Final = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+DEFAULT_AUTO_FIELD: Final = "django.db.models.BigAutoField"
+USE_TZ: Final = True
+TIME_ZONE: Final = "UTC"
+STATIC_URL: Final = "/console/static/"
+X_FRAME_OPTIONS: Final = "DENY"
+SESSION_COOKIE_NAME: Final = "counterfoil_session"
+SESSION_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
+CSRF_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
+TEMPLATES: Final = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
+
+# Semantics 6: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
+CONNECTION_OPTIONS: Final = (
+    "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC -c jit=off"
+)
+POOL_WAIT_SECONDS: Final = 2.0
+
+
+def _database(url: str) -> dict[str, Any]:
+    if not url:  # commands that need no database (makemigrations, the generated documents)
+        return {"ENGINE": "django.db.backends.dummy"}
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")) or "counterfoil",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "CONN_MAX_AGE": 0,
+        "OPTIONS": {
+            "options": CONNECTION_OPTIONS,
+            "connect_timeout": 5,
+            "application_name": "counterfoil",
+            "pool": {"min_size": 1, "max_size": COUNTERFOIL.counterfoil_pool_size, "timeout": POOL_WAIT_SECONDS},
+        },
+    }
+
+
+DATABASES: Final = {"default": _database(COUNTERFOIL.database_url)}
+LOGGING_CONFIG: Final = None

@@ -1,0 +1,148 @@
+"""Idempotency keys of requests that only touch our own database (semantics 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from django.db import OperationalError
+
+from counterfoil.infrastructure.database import fetch_one, transaction
+from counterfoil.kernel.errors import Conflict, Invalid
+
+# Three days: longer than any client's retries of an order over a weekend.
+KEY_HOURS: Final = 72
+# Money and stock keep their keys longer: 30 days.
+KEY_HOURS_LONG: Final = 720
+_KEY: Final = re.compile(r"[A-Za-z0-9_.:-]{16,255}")
+
+
+class IdempotencyKeyInvalid(Invalid):
+    """The header Idempotency-Key needs 16 to 255 characters out of letters, digits and `_ . : -`."""
+
+    code = "IDEMPOTENCY_KEY_INVALID"
+
+
+class IdempotencyKeyMissing(Invalid):
+    """This request needs a header Idempotency-Key with a fresh value, such as a UUID, so that it is done only once."""
+
+    code = "IDEMPOTENCY_KEY_MISSING"
+
+
+class IdempotencyKeyReused(Invalid):
+    """This Idempotency-Key was used for another request; use a fresh key for a new request."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyInProgress(Conflict):
+    """The first request with this Idempotency-Key is still running; ask again in a second."""
+
+    code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A stored answer: HTTP status, body as sent, and whether it is a replay."""
+
+    status: int
+    body: bytes
+    replayed: bool
+
+
+def read_key(header: str | None) -> str | None:
+    """Return the key of a header, bare or quoted; None when absent. Raises IdempotencyKeyInvalid."""
+    if header is None:
+        return None
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    if _KEY.fullmatch(key) is None:
+        raise IdempotencyKeyInvalid
+    return key
+
+
+def fingerprint_request(route: str, canonical_body: bytes) -> bytes:
+    """Return 32 bytes that are the same only for the same method, route, API version and canonical body."""
+    return hashlib.sha256(route.encode() + b"\0v1\0" + canonical_body).digest()
+
+
+def answer_once(
+    *, principal: str, key: str | None, fingerprint: bytes, hours: int, execute: Callable[[], Answer]
+) -> Answer:
+    """Run `execute` for a new key, or return the stored answer. Opens the transaction that both share.
+
+    The key's row is written first, so a concurrent request with the same key waits for this transaction. An
+    exception of `execute` rolls the key back with everything else. Raises IdempotencyKeyReused, and
+    IdempotencyInProgress after 2 s of waiting for the other one.
+    """
+    with transaction():
+        if key is None:
+            return execute()
+        if _claim(principal, key, fingerprint, hours) is None:
+            return _stored_answer(principal, key, fingerprint)
+        answer = execute()
+        _store_answer(principal, key, answer)
+        return answer
+
+
+def _store_answer(principal: str, key: str, answer: Answer) -> None:
+    fetch_one(
+        "UPDATE idempotency_keys SET response_status = %(status)s, response_body = %(body)s"
+        " WHERE principal = %(principal)s AND key = %(key)s RETURNING 1",
+        {"principal": principal, "key": key, "status": answer.status, "body": answer.body},
+    )
+
+
+def _claim(principal: str, key: str, fingerprint: bytes, hours: int) -> tuple[object, ...] | None:
+    try:
+        return fetch_one(
+            """
+            INSERT INTO idempotency_keys AS k (principal, key, fingerprint, expires_at)
+            VALUES (%(principal)s, %(key)s, %(fingerprint)s, now() + make_interval(hours => %(hours)s))
+            ON CONFLICT (principal, key) DO UPDATE
+              SET fingerprint = excluded.fingerprint, response_status = NULL, response_body = NULL, resource_id = NULL,
+                  created_at = now(), expires_at = excluded.expires_at
+              WHERE k.expires_at <= now()
+            RETURNING 1
+            """,
+            {"principal": principal, "key": key, "fingerprint": fingerprint, "hours": hours},
+        )
+    except OperationalError as error:
+        # Somebody writes the same key at this moment and did not finish within lock_timeout (2 s).
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise IdempotencyInProgress from error
+        raise
+
+
+def _stored_answer(principal: str, key: str, fingerprint: bytes) -> Answer:
+    row = fetch_one(
+        "SELECT fingerprint, response_status, response_body FROM idempotency_keys"
+        " WHERE principal = %(principal)s AND key = %(key)s",
+        {"principal": principal, "key": key},
+    )
+    if row is None:
+        raise IdempotencyInProgress
+    if bytes(row[0]) != fingerprint or row[2] is None:
+        raise IdempotencyKeyReused
+    return Answer(status=row[1], body=bytes(row[2]), replayed=True)
+
+
+def delete_expired_keys(*, limit: int) -> int:
+    """Delete up to `limit` keys past their time, in a transaction of its own; returns how many."""
+    with transaction():
+        row = fetch_one(
+            """
+            WITH gone AS (
+              DELETE FROM idempotency_keys WHERE (principal, key) IN (
+                SELECT principal, key FROM idempotency_keys WHERE expires_at <= now()
+                ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+              RETURNING 1)
+            SELECT count(*) FROM gone
+            """,
+            {"limit": limit},
+        )
+    assert row is not None
+    return int(row[0])

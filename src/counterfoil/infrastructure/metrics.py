@@ -1,0 +1,71 @@
+"""Every metric's name in one file, by Prometheus' conventions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY: Final = CollectorRegistry()
+_LATENCIES: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+HTTP_REQUESTS: Final = Counter(
+    "counterfoil_http_requests_total",
+    "Requests answered, by method, route and status.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+HTTP_SECONDS: Final = Histogram(
+    "counterfoil_http_request_seconds",
+    "Time from the request's head to the answer's end, by method and route.",
+    ["method", "route"],
+    buckets=_LATENCIES,
+    registry=REGISTRY,
+)
+INTAKE_BATCH_ORDERS: Final = Histogram(
+    "counterfoil_intake_batch_orders",
+    "Orders that shared one transaction.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500),
+    registry=REGISTRY,
+)
+INTAKE_BATCH_SECONDS: Final = Histogram(
+    "counterfoil_intake_batch_seconds", "Time one batch took to be written.", buckets=_LATENCIES, registry=REGISTRY
+)
+INTAKE_WAIT_SECONDS: Final = Histogram(
+    "counterfoil_intake_wait_seconds",
+    "How long the oldest order of a batch waited in the queue.",
+    buckets=_LATENCIES,
+    registry=REGISTRY,
+)
+INTAKE_TURNED_AWAY: Final = Counter(
+    "counterfoil_intake_turned_away_total", "Orders refused without being tried, by code.", ["code"], registry=REGISTRY
+)
+INTAKE_HALVED: Final = Counter(
+    "counterfoil_intake_batches_halved_total",
+    "Batches that the database refused and that were halved.",
+    registry=REGISTRY,
+)
+INTAKE_WAITING: Final = Gauge("counterfoil_intake_waiting_orders", "Orders in the queue now.", registry=REGISTRY)
+
+
+class IntakeMetrics:
+    """Counts what the intake tells (the IntakeObserver of `orders.intake`)."""
+
+    def batch_written(self, *, orders: int, seconds: float, waited_seconds: float) -> None:
+        """Record one written batch."""
+        INTAKE_BATCH_ORDERS.observe(orders)
+        INTAKE_BATCH_SECONDS.observe(seconds)
+        INTAKE_WAIT_SECONDS.observe(waited_seconds)
+
+    def order_turned_away(self, *, code: str) -> None:
+        """Record an order that was not tried."""
+        INTAKE_TURNED_AWAY.labels(code).inc()
+
+    def batch_halved(self, *, orders: int) -> None:  # noqa: ARG002 - the count of batches is what alarms look at
+        """Record a batch that was refused as a whole."""
+        INTAKE_HALVED.inc()
+
+
+def render_metrics() -> bytes:
+    """Return all metrics of this process in the text exposition format."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,11 @@
+"""What can go wrong with stock."""
+
+from __future__ import annotations
+
+from counterfoil.kernel.errors import Conflict
+
+
+class StockTooLow(Conflict):
+    """Product {product_id} has {available} units available; the movement would take {requested}."""
+
+    code = "STOCK_TOO_LOW"

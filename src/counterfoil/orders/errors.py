@@ -1,0 +1,75 @@
+"""What can go wrong with an order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from counterfoil.kernel.errors import Conflict, NotFound, Unavailable
+
+
+class Shortage(TypedDict):
+    """One product of which too few are left: units asked for and units that could be had."""
+
+    product_id: int
+    requested: int
+    available: int
+
+
+class OrderNotFound(NotFound):
+    """There is no such order."""
+
+    code = "ORDER_NOT_FOUND"
+
+
+class InsufficientInventory(Conflict):
+    """Product {product_id} has only {available} units available"""  # noqa: D400 - the brief's own sentence
+
+    code = "INSUFFICIENT_INVENTORY"
+
+    @classmethod
+    def of(cls, shortages: Sequence[Shortage]) -> InsufficientInventory:
+        """Name the first short product in the message and every one in `details.products`."""
+        first = shortages[0]
+        return cls(
+            product_id=first["product_id"],
+            requested=first["requested"],
+            available=first["available"],
+            products=list(shortages),
+        )
+
+
+class ActionNotAllowed(Conflict):
+    """An order that is {status} does not allow {action}; look at its allowed_actions."""
+
+    code = "ACTION_NOT_ALLOWED"
+
+
+class OrderChanged(Conflict):
+    """The order has changed since you read it; read it again and repeat your change with the new ETag."""
+
+    code = "ORDER_CHANGED"
+
+
+class ClientReferenceTaken(Conflict):
+    """Another order of this user has this client_reference already."""
+
+    code = "CLIENT_REFERENCE_TAKEN"
+
+
+class QueueFull(Unavailable):
+    """Too many orders are waiting to be written; this one was not taken, try again shortly."""
+
+    code = "QUEUE_FULL"
+
+
+class QueueTimeout(Unavailable):
+    """The order waited too long to be written and was not taken; try again shortly."""
+
+    code = "QUEUE_TIMEOUT"
+
+
+class ShuttingDown(Unavailable):
+    """This process is shutting down and takes no more orders; try again, another one will answer."""
+
+    code = "SHUTTING_DOWN"

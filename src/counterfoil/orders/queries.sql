@@ -1,0 +1,72 @@
+-- name: place_orders
+-- One batch; the decision and the writes are in place_orders_v1 (migrations/sql/place_orders_v1.sql).
+SELECT n, outcome, order_id, facts FROM place_orders_v1(
+  %(users)s::bigint[], %(actors)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(requests)s::text[],
+  %(references)s::text[], %(events)s::uuid[], %(line_orders)s::integer[], %(line_products)s::bigint[],
+  %(line_quantities)s::integer[], %(hold_seconds)s::integer, %(key_hours)s::integer, %(total_max)s::numeric);
+
+-- name: read_orders
+-- Orders with their lines as JSON, amounts in minor units. A reservation that has run out reads as expired, whether
+-- the job has been there or not. {where} and {tail} are filled with fixed fragments by the repository.
+SELECT o.id, o.user_id, o.currency, (o.total_amount * minor_units_v1(o.currency))::bigint, o.client_reference,
+       o.version, o.created_at, o.reserved_until,
+       CASE WHEN o.status = 'created' AND o.reserved_until <= now() THEN 'expired' ELSE o.status END,
+       o.payment_status, o.fulfillment_status, o.return_status, o.placed_at, o.updated_at,
+       (SELECT json_agg(json_build_object(
+                 'product_id', i.product_id, 'sku', i.sku, 'name', i.name, 'quantity', i.quantity,
+                 'unit_price_minor', (i.unit_price * minor_units_v1(o.currency))::bigint) ORDER BY i.line_no)::text
+        FROM order_items i WHERE i.order_id = o.id)
+FROM orders o
+WHERE {where}
+{tail};
+
+-- name: read_timeline
+-- Every event of one order, oldest first, if the order may be seen by this owner (NULL: anybody's).
+SELECT e.seq, e.type, e.occurred_at, e.actor, e.cause, e.payload::text
+FROM outbox_events e JOIN orders o ON o.id = e.aggregate_id
+WHERE e.aggregate = 'order' AND e.aggregate_id = %(order_id)s
+  AND (%(owner)s::bigint IS NULL OR o.user_id = %(owner)s)
+ORDER BY e.seq;
+
+-- name: lock_order
+-- Only the lock: the order is read by the next statement, whose snapshot is younger than the wait for it.
+SELECT id FROM orders
+WHERE id = %(order_id)s AND (%(owner)s::bigint IS NULL OR user_id = %(owner)s)
+FOR UPDATE;
+
+-- name: insert_draft
+INSERT INTO orders (user_id, total_amount, currency, status, client_reference)
+VALUES (%(user_id)s, %(total)s, %(currency)s, 'draft', %(client_reference)s)
+RETURNING id;
+
+-- name: delete_items
+DELETE FROM order_items WHERE order_id = %(order_id)s;
+
+-- name: insert_items
+INSERT INTO order_items (order_id, product_id, line_no, sku, name, quantity, unit_price)
+SELECT %(order_id)s, l.product_id, l.line_no, l.sku, l.name, l.quantity, l.unit_price
+FROM unnest(%(products)s::bigint[], %(skus)s::text[], %(names)s::text[], %(quantities)s::integer[],
+            %(prices)s::numeric[]) WITH ORDINALITY AS l (product_id, sku, name, quantity, unit_price, line_no);
+
+-- name: update_order
+-- The caller holds the row's lock, so the version it read is the version that is replaced.
+UPDATE orders
+SET status = %(status)s, total_amount = %(total)s, currency = %(currency)s, client_reference = %(client_reference)s,
+    version = version + 1, updated_at = now(),
+    placed_at = CASE WHEN %(status)s = 'created' THEN coalesce(placed_at, now()) ELSE placed_at END,
+    reserved_until = CASE WHEN %(status)s = 'created'
+                          THEN coalesce(reserved_until, now() + make_interval(secs => %(hold_seconds)s))
+                          ELSE reserved_until END
+WHERE id = %(order_id)s;
+
+-- name: lock_expired
+-- Reservations that have run out, by the database's clock; those that somebody works on are left for the next round.
+SELECT id FROM orders
+WHERE status = 'created' AND reserved_until <= now()
+ORDER BY reserved_until
+LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED;
+
+-- name: mark_expired
+UPDATE orders SET status = 'expired', version = version + 1, updated_at = now()
+WHERE id = ANY (%(order_ids)s);

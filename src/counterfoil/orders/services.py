@@ -1,0 +1,283 @@
+"""What can be done with orders: place, draft, read, list, edit, cancel, expire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from counterfoil.infrastructure.database import hot_connection, transaction, transaction_required
+from counterfoil.infrastructure.outbox import NewEvent, append_audit, append_events
+from counterfoil.inventory import services as inventory
+from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.kernel.money import Money
+from counterfoil.orders import pricing, repositories
+from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
+from counterfoil.orders.errors import ActionNotAllowed, OrderChanged, OrderNotFound
+from counterfoil.orders.events import TimelineEntry
+from counterfoil.orders.history import OrderView, order_as_of
+from counterfoil.orders.intake import Intake
+from counterfoil.orders.placement import PlacedOrder
+from counterfoil.orders.pricing import Offer
+from counterfoil.orders.repositories import HotPool, OrderFilter
+from counterfoil.orders.states import BEGINNINGS, OrderAction, OrderStatus, Transition, allowed_actions, find_transition
+from counterfoil.products import services as products
+from counterfoil.users import services as users
+from counterfoil.users.permissions import ON_BEHALF, Actor, owner_filter, require_role
+
+__all__ = [
+    "HotPath",
+    "OrderFilter",
+    "cancel_order",
+    "draft_order",
+    "expire_orders",
+    "get_order",
+    "get_order_as_of",
+    "get_timeline",
+    "list_orders",
+    "place_draft",
+    "place_order",
+    "update_order",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HotPath:
+    """What placing, reading and listing need in one web process: the pool and the intake in front of it."""
+
+    pool: HotPool
+    intake: Intake[PlaceOrder, PlacedOrder]
+
+
+# ---------------------------------------------------------------- hot path
+async def place_order(hot: HotPath, command: PlaceOrder, *, actor: Actor) -> PlacedOrder:
+    """Place one order: price it, take its stock, store it; durable when this returns.
+
+    Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ValidationFailed,
+    InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before anything was done.
+    """
+    _require_may_order_for(command.user_id, actor)
+    return await hot.intake.submit(command)
+
+
+async def get_order(hot: HotPath, order_id: int, *, actor: Actor) -> OrderView:
+    """Return one order of the caller's (staff: anybody's); raises OrderNotFound."""
+    async with hot_connection(hot.pool) as connection:
+        view = await repositories.read_order(connection, order_id, owner=owner_filter(actor))
+    if view is None:
+        raise OrderNotFound
+    return view
+
+
+async def list_orders(hot: HotPath, wanted: OrderFilter, *, limit: int) -> list[OrderView]:
+    """Return one page of orders; `wanted.owner` comes from `owner_filter`."""
+    async with hot_connection(hot.pool) as connection:
+        return await repositories.read_page(connection, wanted, limit=limit)
+
+
+async def get_timeline(hot: HotPath, order_id: int, *, actor: Actor) -> list[TimelineEntry]:
+    """Return an order's events, oldest first; raises OrderNotFound."""
+    async with hot_connection(hot.pool) as connection:
+        timeline = await repositories.read_timeline(connection, order_id, owner=owner_filter(actor))
+    if not timeline:
+        raise OrderNotFound
+    return timeline
+
+
+async def get_order_as_of(hot: HotPath, order_id: int, instant: datetime, *, actor: Actor) -> OrderView:
+    """Return an order as it was at `instant`; raises OrderNotFound, also when it did not exist yet."""
+    view = order_as_of(await get_timeline(hot, order_id, actor=actor), instant)
+    if view is None:
+        raise OrderNotFound
+    return view
+
+
+# ---------------------------------------------------------------- changes, each in one transaction
+@transaction_required
+def draft_order(
+    *, user_id: int, lines: Sequence[OrderLine], client_reference: str | None, actor: Actor, trace: Trace
+) -> OrderView:
+    """Save a draft: priced for now, no stock. Joins the open transaction. Raises ValidationFailed, RoleMissing."""
+    _require_may_order_for(user_id, actor)
+    if not users.is_active(user_id):
+        raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
+    priced = pricing.price_order(lines, _offers(lines))
+    with repositories.client_reference_guard():
+        order_id = repositories.insert_draft(user_id=user_id, priced=priced, client_reference=client_reference)
+    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], "order.draft", trace)
+
+
+@transaction_required
+def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, hold_seconds: int) -> OrderView:
+    """Turn a draft into a placed order at today's prices. Joins the open transaction; locks order, then stock.
+
+    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, InsufficientInventory.
+    """
+    before, step = _lock_for(order_id, OrderAction.PLACE, etag, actor)
+    lines = [OrderLine(item.product_id, item.quantity, n) for n, item in enumerate(before.facts.items)]
+    priced = pricing.price_order(lines, _offers(lines))
+    _reserve_difference(before, lines, trace.principal)
+    repositories.replace_items(order_id, priced)
+    _write(before, step, priced.total, before.facts.client_reference, hold_seconds)
+    return _record_event(order_id, step.event, "order.place", trace)
+
+
+@transaction_required
+def update_order(
+    order_id: int,
+    *,
+    lines: Sequence[OrderLine] | None,
+    client_reference: str | None,
+    etag: str | None,
+    actor: Actor,
+    trace: Trace,
+    hold_seconds: int,
+) -> OrderView:
+    """Replace lines and/or reference (None: keep). Joins the open transaction; locks order, then stock.
+
+    A product that was in the placed order keeps the price it had; everything else is priced as of now. Stock changes
+    by the difference. Raises as `place_draft`.
+    """
+    before, step = _lock_for(order_id, OrderAction.UPDATE, etag, actor)
+    total = Money(before.facts.total_minor, before.facts.currency)
+    if lines is not None:
+        priced = pricing.price_order(lines, _offers(lines, kept=before if before.placed_at else None))
+        if before.status is OrderStatus.CREATED:
+            _reserve_difference(before, lines, trace.principal)
+        repositories.replace_items(order_id, priced)
+        total = priced.total
+    _write(before, step, total, client_reference or before.facts.client_reference, hold_seconds)
+    return _record_event(order_id, step.event, "order.update", trace)
+
+
+@transaction_required
+def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace) -> OrderView:
+    """Cancel a placed order and release its stock, or discard a draft. Joins the open transaction.
+
+    Idempotent: an order that is cancelled already is returned unchanged. Raises OrderNotFound, OrderChanged,
+    ActionNotAllowed.
+    """
+    before = _lock(order_id, etag, actor)
+    if before.status is OrderStatus.CANCELLED:
+        return before
+    action = OrderAction.DISCARD if before.status is OrderStatus.DRAFT else OrderAction.CANCEL
+    step = _require_transition(before, action)
+    if before.status is OrderStatus.CREATED:
+        _release([before], actor=trace.principal, reason="cancelled")
+    _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
+    return _record_event(order_id, step.event, f"order.{action}", trace)
+
+
+def expire_orders(*, limit: int, trace: Trace) -> int:
+    """Expire up to `limit` orders whose deadline has passed by the database's clock and release their stock.
+
+    Opens its own transaction. Safe to run by several workers at once: each takes other orders. Returns how many.
+    """
+    step = find_transition(OrderStatus.CREATED, OrderAction.EXPIRE)
+    assert step is not None
+    with transaction():
+        order_ids = repositories.lock_expired(limit=limit)
+        expired = repositories.read_orders(order_ids)
+        if not expired:
+            return 0
+        _release(expired, actor=trace.principal, reason="expired")
+        repositories.mark_expired(order_ids)
+        _record_events(repositories.read_orders(order_ids), step.event, "order.expire", trace)
+        return len(expired)
+
+
+# ---------------------------------------------------------------- steps
+def _require_may_order_for(user_id: int, actor: Actor) -> None:
+    if user_id != actor.user_id:
+        require_role(actor, ON_BEHALF)
+
+
+def _lock(order_id: int, etag: str | None, actor: Actor) -> OrderView:
+    before = repositories.lock_order(order_id, owner=owner_filter(actor))
+    if before is None:
+        raise OrderNotFound
+    if etag is not None and etag != before.etag:
+        raise OrderChanged
+    return before
+
+
+def _lock_for(order_id: int, action: OrderAction, etag: str | None, actor: Actor) -> tuple[OrderView, Transition]:
+    before = _lock(order_id, etag, actor)
+    return before, _require_transition(before, action)
+
+
+def _require_transition(before: OrderView, action: OrderAction) -> Transition:
+    step = find_transition(before.status, action)
+    if step is None:
+        raise ActionNotAllowed(
+            status=before.status.value, action=action.value, allowed_actions=list(allowed_actions(before.status))
+        )
+    return step
+
+
+def _offers(lines: Sequence[OrderLine], *, kept: OrderView | None = None) -> dict[int, Offer]:
+    found = products.find_products([line.product_id for line in lines])
+    offers = {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found.values()}
+    if kept is not None:
+        for item in kept.facts.items:
+            price = Money(item.unit_price_minor, kept.facts.currency)
+            offers[item.product_id] = Offer(item.product_id, item.sku, item.name, price, active=True)
+    return offers
+
+
+def _reserve_difference(before: OrderView, lines: Sequence[OrderLine], actor: str) -> None:
+    items = before.facts.items if before.status is OrderStatus.CREATED else ()
+    held = {item.product_id: item.quantity for item in items}
+    wanted = {line.product_id: line.quantity for line in lines}
+    deltas = {product_id: wanted.get(product_id, 0) - held.get(product_id, 0) for product_id in {*held, *wanted}}
+    left = inventory.lock_available(list(deltas))
+    # What the order holds already is available to it.
+    available = {p: None if (units := left[p]) is None else units + held.get(p, 0) for p in wanted}
+    pricing.check_stock(wanted, available)
+    inventory.change_reservations(order_id=before.facts.order_id, deltas=deltas, actor=actor)
+
+
+def _release(orders: Sequence[OrderView], *, actor: str, reason: str) -> None:
+    inventory.release_reservations(
+        [(order.facts.order_id, item.product_id, item.quantity) for order in orders for item in order.facts.items],
+        actor=actor,
+        reason=reason,
+    )
+
+
+def _write(before: OrderView, step: Transition, total: Money, reference: str | None, hold_seconds: int) -> None:
+    with repositories.client_reference_guard():
+        repositories.update_order(
+            before.facts.order_id,
+            status=step.after,
+            total=total.to_decimal(),
+            currency=total.currency,
+            client_reference=reference,
+            hold_seconds=hold_seconds,
+        )
+
+
+def _record_event(order_id: int, event_type: str, action: str, trace: Trace) -> OrderView:
+    [view] = repositories.read_orders([order_id])
+    _record_events([view], event_type, action, trace)
+    return view
+
+
+def _record_events(views: Sequence[OrderView], event_type: str, action: str, trace: Trace) -> None:
+    append_events(
+        [
+            NewEvent("order", view.facts.order_id, view.facts.version, event_type, msgspec.to_builtins(view.facts))
+            for view in views
+        ],
+        actor=trace.principal,
+        cause=trace.request_id,
+    )
+    append_audit(
+        actor=trace.principal,
+        action=action,
+        target="order",
+        target_ids=[view.facts.order_id for view in views],
+        request_id=trace.request_id,
+    )

@@ -1,0 +1,243 @@
+"""One PostgreSQL and one running service per test session; every test makes its own people and products."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import psycopg
+import pytest
+
+SECRET = "test-secret-" + secrets.token_hex(32)
+os.environ["COUNTERFOIL_SECRET"] = SECRET
+os.environ["COUNTERFOIL_DEMO"] = "1"
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real server of this session: TEST_DATABASE_URL when it is set, else the embedded one."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres
+
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.url
+
+
+def with_database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres_url: str) -> Callable[[], str]:
+    """Make a fresh, migrated database on the session's server; returns its URL."""
+
+    def make() -> str:
+        name = f"cf_test_{secrets.token_hex(6)}"
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        url = with_database(postgres_url, name)
+        run_counterfoil("migrate", DATABASE_URL=url)
+        return url
+
+    return make
+
+
+def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "counterfoil", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="session")
+def database_url(make_database: Callable[[], str]) -> str:
+    """The database of the session's service."""
+    return make_database()
+
+
+@dataclass
+class Service:
+    """A running web process."""
+
+    url: str
+    database_url: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def client(self, token: str | None = None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_service(database_url: str, directory: Path, **environment: str) -> Iterator[Service]:
+    """Run `counterfoil serve` until the block ends; it is stopped by its own pid."""
+    port = free_port()
+    log_path = directory / f"serve-{port}.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "serve", "--port", str(port)],
+            env={**os.environ, "DATABASE_URL": database_url, **environment},
+            stdout=log,
+            stderr=log,
+        )
+        service = Service(f"http://127.0.0.1:{port}", database_url, process, log_path)
+        try:
+            wait_until_ready(service)
+            yield service
+        finally:
+            process.terminate()
+            process.wait(45)
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert service.process.poll() is None, service.log_path.read_text()
+        try:
+            if httpx.get(service.url + "/readyz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail("the service was not ready after 30 s: " + service.log_path.read_text())
+
+
+@pytest.fixture(scope="session")
+def service(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The session's service on a database of its own; at the end every identity of the domain must hold."""
+    with running_service(database_url, tmp_path_factory.mktemp("service")) as running:
+        yield running
+    report = run_counterfoil("reconcile", check=False, DATABASE_URL=database_url)
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+@pytest.fixture(scope="session")
+def django_ready(database_url: str) -> None:
+    """Set Django up in the test process, on the session's database, for making people and tokens."""
+    os.environ["DATABASE_URL"] = database_url
+    import django
+
+    django.setup()
+
+
+@pytest.fixture(scope="session")
+def make_token(django_ready: None, database_url: str) -> Callable[..., str]:
+    """Make an account with a role straight in the database and return an access token for it."""
+    assert django_ready is None
+
+    def make(role: str = "customer", **values: Any) -> str:
+        from counterfoil.users.permissions import Actor, Role
+        from counterfoil.users.services import issue_token
+
+        email = values.get("email", f"{role}-{secrets.token_hex(6)}@example.com")
+        with psycopg.connect(values.get("database_url", database_url), autocommit=True) as connection:
+            row = connection.execute(
+                "INSERT INTO users (email, name, role, password) VALUES (%s, %s, %s, '!') RETURNING id",
+                [email, email.partition("@")[0], role],
+            ).fetchone()
+        assert row is not None
+        return issue_token(Actor(row[0], Role(role)))
+
+    return make
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection to the session's database, to look and never to act."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def admin(service: Service, make_token: Callable[..., str]) -> Iterator[httpx.Client]:
+    """A client signed in as an administrator of its own."""
+    with service.client(make_token("admin")) as client:
+        yield client
+
+
+@pytest.fixture
+def customer(service: Service, make_token: Callable[..., str]) -> Iterator[httpx.Client]:
+    """A client signed in as a customer of its own."""
+    with service.client(make_token("customer")) as client:
+        yield client
+
+
+@pytest.fixture
+def anonymous(service: Service) -> Iterator[httpx.Client]:
+    """A client without credentials."""
+    with service.client() as client:
+        yield client
+
+
+@pytest.fixture
+def make_product(admin: httpx.Client) -> Callable[..., int]:
+    """Make a product with stock through the API; returns its id."""
+
+    def make(*, stock: int = 100, price: str = "19.99", currency: str = "EUR", **values: Any) -> int:
+        body = {"sku": f"T-{secrets.token_hex(6)}", "name": "Tea", "price": price, "currency": currency, **values}
+        answer = admin.post("/api/v1/products", json=body)
+        assert answer.status_code == 201, answer.text
+        product_id = int(answer.json()["id"])
+        if stock:
+            answer = admin.post(
+                f"/api/v1/inventory/{product_id}/movements",
+                json={"kind": "receipt", "quantity": stock},
+                headers={"Idempotency-Key": secrets.token_hex(16)},
+            )
+            assert answer.status_code == 201, answer.text
+        return product_id
+
+    return make
+
+
+_EVERYTHING = """
+SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
+       (SELECT count(*) FROM products), (SELECT sum(version) FROM products),
+       (SELECT count(*) FROM orders), (SELECT sum(version) FROM orders), (SELECT count(*) FROM order_items),
+       (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
+       (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
+       (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys)
+"""
+
+
+@pytest.fixture
+def nothing_written(
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> Callable[[], AbstractContextManager[None]]:
+    """Make a block that fails when anything in the session's database is different at its end."""
+
+    @contextmanager
+    def unchanged() -> Iterator[None]:
+        before = db.execute(_EVERYTHING).fetchone()
+        yield
+        assert db.execute(_EVERYTHING).fetchone() == before
+
+    return unchanged
