@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -27,6 +28,7 @@ from counterfoil.kernel.cursor import decode_cursor, encode_cursor
 from counterfoil.kernel.errors import ValidationFailed
 
 AnyRequest = Request[Any, Any, Any]
+_ENTITY_TAG: Final = re.compile(r'(?:W/)?("[!#-~]*")')
 _canonical: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -125,9 +127,15 @@ def write(execute: Callable[[], Any]) -> Any:
 
 
 def if_match(request: AnyRequest) -> str | None:
-    """Return the entity tag that the caller insists on, or None (absent or `*`)."""
+    """Return the entity tag that the caller insists on, or None (absent or `*`); raises ValidationFailed."""
     header = request.headers.get("if-match")
-    return None if header is None or header.strip() == "*" else header.strip().removeprefix("W/")
+    if header is None or header.strip() == "*":
+        return None
+    found = _ENTITY_TAG.fullmatch(header.strip())
+    if found is None:
+        message = 'Send one entity tag as the header ETag gave it, such as "1-created", or *.'
+        raise ValidationFailed([{"field": "If-Match", "message": message}])
+    return found[1]
 
 
 def refuse_unknown_parameters(request: AnyRequest, known: frozenset[str]) -> None:

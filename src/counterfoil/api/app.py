@@ -20,8 +20,9 @@ from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
 from counterfoil.api.controllers.products import ProductsController
 from counterfoil.api.controllers.users import AuthController, UsersController
+from counterfoil.api.description import complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
-from counterfoil.api.middleware.authentication import require_actor
+from counterfoil.api.middleware.authentication import authenticate
 
 BODY_BYTES_MAX = 1_000_000
 _SWAGGER = Path(swagger_ui_bundle.__file__).parent / "vendor"
@@ -41,13 +42,12 @@ def make_api(
             OrdersController,
             OperationsController,
         ],
-        guards=[require_actor],
-        security=[{"bearer": []}],
+        middleware=[authenticate],
     )
     swagger = create_static_files_router(
         path="/docs/assets", directories=[next(_SWAGGER.iterdir())], include_in_schema=False
     )
-    return Litestar(
+    app = Litestar(
         route_handlers=[api, swagger, *(mounts or [])],
         state=State(state),
         lifespan=lifespan or [],
@@ -57,6 +57,8 @@ def make_api(
         logging_config=None,
         debug=False,
     )
+    complete_description(app)
+    return app
 
 
 def _openapi() -> OpenAPIConfig:
@@ -66,6 +68,7 @@ def _openapi() -> OpenAPIConfig:
         description="Orders that are never oversold, never lost and never charged twice.",
         path="/docs",
         servers=[Server(url="/")],
+        use_handler_docstrings=True,
         components=Components(
             security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
         ),

@@ -121,6 +121,7 @@ def _configure(data: Path, port: int, stack: contextlib.ExitStack) -> None:
 class _Started:
     service: ServiceInfo
     product_id: int
+    admin_email: str
     logins: dict[str, str]
 
 
@@ -157,7 +158,9 @@ def _prepare_database(data: Path, port: int) -> _Started:
         admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
         customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
     )
-    return _Started(service, accounts.product_id, _keep_logins(data / "logins.json", accounts.passwords))
+    logins = _keep_logins(data / "logins.json", accounts.passwords)
+    admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
+    return _Started(service, accounts.product_id, admin_email, logins)
 
 
 def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
@@ -221,7 +224,9 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> None:
 
 def _say_hello(started: _Started, data: Path, seconds: float) -> None:
     service = started.service
-    console.print(Panel("\n".join(_lines(started, data)), title=f"Counterfoil is up ({seconds:.1f} s)", expand=False))
+    lines = "\n".join(_lines(started, data))
+    Console(stderr=True).print(Panel(lines, title=f"Counterfoil is up ({seconds:.1f} s)", expand=False))
+    console.print("Place an order (the token is valid for one hour):\n")
     # The command goes to standard output on lines of its own, so that nothing has to be cut out of a frame.
     print(_curl(service, started.product_id), flush=True)
     console.print("\nStop with Ctrl-C.")
@@ -232,11 +237,9 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     yield f"API        {service.api_url}"
     yield f"Docs       {service.docs_url}"
     yield f"Console    {service.console_url}"
-    yield f"Data       {data} (logs, database; `service.json` has tokens for one hour)"
-    for email, password in started.logins.items():
-        yield f"Login      {email}  {password}"
-    yield ""
-    yield "Place an order (valid for one hour):"
+    yield f"Sign in    {started.admin_email}  {started.logins.get(started.admin_email, '(your own password)')}"
+    yield f"Data       {data}"
+    yield "           logs/, logins.json (everybody's password), service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:

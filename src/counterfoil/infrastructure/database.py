@@ -33,6 +33,15 @@ _BUSY: Final = (
 )
 
 
+# Lost, refused, full, or a primary that has just become a standby.
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg_pool.PoolClosed,
+)
+
+
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached right now; try again shortly, with the same Idempotency-Key if you sent one."""
 
@@ -52,7 +61,7 @@ def translate_database_error(error: BaseException) -> DomainError | None:
         return DatabaseBusy()
     if isinstance(cause, psycopg_pool.PoolTimeout):
         return ServiceUnavailable()
-    if isinstance(cause, psycopg.OperationalError | psycopg_pool.PoolClosed | psycopg.InterfaceError):
+    if isinstance(cause, _AWAY):
         return DatabaseUnavailable()
     return None
 

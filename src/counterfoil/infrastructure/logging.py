@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -11,20 +12,14 @@ import structlog
 
 # Names of fields whose values never reach a log, wherever they come from.
 REDACTED: Final = frozenset({"password", "token", "authorization", "email", "name", "phone", "address", "secret"})
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def configure_logging(level: str) -> None:
     """Send structlog's events to standard error as JSON lines, and the standard library's warnings through it."""
     threshold = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-            structlog.processors.format_exc_info,
-            _redact,
-            _to_json,
-        ],
+        processors=[_render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
@@ -32,14 +27,13 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_ToStructlog()], force=True)
 
 
-def _redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _render(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:
+    """Add level and time, redact, encode. One step instead of a chain: there is a line for every request."""
+    if event.get("exc_info"):
+        event = structlog.processors.format_exc_info(logger, method, event)
     for name in REDACTED.intersection(event):
         event[name] = "[redacted]"
-    return event
-
-
-def _to_json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    return _encode({"at": datetime.now(UTC), "level": method, **event})
 
 
 class _ToStructlog(logging.Handler):

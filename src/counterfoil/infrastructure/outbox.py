@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.postgres.functions import TransactionNow
 from psycopg.types.json import Jsonb
 
 from counterfoil.infrastructure.database import fetch_all, transaction_required
@@ -37,6 +38,8 @@ def append_events(events: Sequence[NewEvent], *, actor: str, cause: str) -> None
             payload=event.payload,
             actor=actor,
             cause=cause,
+            # The clock of the change itself: the column's default would be that of this statement.
+            occurred_at=TransactionNow(),
         )
         for event in events
     )

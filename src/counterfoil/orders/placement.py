@@ -84,8 +84,10 @@ def _follow(
 ) -> PlacedOrder | DomainError:
     outcome = outcomes[first]
     if commands[index].fingerprint != commands[first].fingerprint:
-        # An invalid request leaves no key behind, so the key is free: the other request is to ask again.
-        return IdempotencyInProgress() if isinstance(outcome, ValidationFailed) else IdempotencyKeyReused()
+        # The first use settled nothing: an invalid request leaves the key free, and a misuse may stand beside the
+        # rightful repetition. The other request is to ask again.
+        settled = not isinstance(outcome, ValidationFailed | IdempotencyKeyReused)
+        return IdempotencyKeyReused() if settled else IdempotencyInProgress()
     if isinstance(outcome, InsufficientInventory):
         again = InsufficientInventory(**outcome.details)
         again.replay_of = outcome.replay_of or commands[first].request_id

@@ -32,11 +32,11 @@ ORDER BY e.seq;
 -- Only the lock: the order is read by the next statement, whose snapshot is younger than the wait for it.
 SELECT id FROM orders
 WHERE id = %(order_id)s AND (%(owner)s::bigint IS NULL OR user_id = %(owner)s)
-FOR UPDATE;
+FOR NO KEY UPDATE;
 
 -- name: insert_draft
-INSERT INTO orders (user_id, total_amount, currency, status, client_reference)
-VALUES (%(user_id)s, %(total)s, %(currency)s, 'draft', %(client_reference)s)
+INSERT INTO orders (user_id, total_amount, currency, status, client_reference, created_at, updated_at)
+VALUES (%(user_id)s, %(total)s, %(currency)s, 'draft', %(client_reference)s, now(), now())
 RETURNING id;
 
 -- name: delete_items
@@ -65,7 +65,7 @@ SELECT id FROM orders
 WHERE status = 'created' AND reserved_until <= now()
 ORDER BY reserved_until
 LIMIT %(limit)s
-FOR UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: mark_expired
 UPDATE orders SET status = 'expired', version = version + 1, updated_at = now()

@@ -65,10 +65,14 @@ def _record(row: tuple[Any, ...]) -> ProductRecord:
 
 
 def read_product(product_id: int, *, include_inactive: bool, lock: bool = False) -> ProductRecord | None:
-    """Return a product, or None when it is unknown, deleted, or inactive and those are not asked for."""
+    """Return a product, or None when it is unknown, deleted, or inactive and those are not asked for.
+
+    The lock lets foreign keys through: a batch of orders that holds stock rows must not wait for a price change that
+    waits for the same stock row.
+    """
     row = fetch_one(
         f"SELECT {_COLUMNS} FROM products WHERE id = %(id)s AND deleted_at IS NULL"
-        f" AND (active OR %(inactive)s){' FOR UPDATE' if lock else ''}",
+        f" AND (active OR %(inactive)s){' FOR NO KEY UPDATE' if lock else ''}",
         {"id": product_id, "inactive": include_inactive},
     )
     return None if row is None else _record(row)

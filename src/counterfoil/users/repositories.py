@@ -82,7 +82,7 @@ def read_user(user_id: int) -> UserRecord | None:
 @transaction_required
 def lock_user(user_id: int) -> UserRecord | None:
     """Lock an account until the end of the open transaction and return it, or None."""
-    if User.objects.select_for_update().filter(id=user_id).first() is None:
+    if User.objects.select_for_update(no_key=True).filter(id=user_id).first() is None:
         return None
     return read_user(user_id)
 

@@ -77,6 +77,7 @@ class InventoryController(Controller):
         "/movements",
         summary="Receive, correct or write off stock",
         responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        key_required=True,
         sync_to_thread=True,
     )
     def record_movement(self, request: AnyRequest, product_id: ProductId, data: MovementIn) -> Response[LevelOut]:

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import psycopg_pool
 from litestar import Controller, MediaType, Response, get
+from litestar.openapi import ResponseSpec
 
 from counterfoil.api.answers import AnyRequest, problems
 from counterfoil.api.middleware.authentication import current_actor
@@ -16,6 +17,7 @@ from counterfoil.users.permissions import ADMINS, require_role
 
 # Semantics 8: ready means PostgreSQL answers within 500 ms.
 _READY_SECONDS = 0.5
+_NOT_READY = {503: ResponseSpec(dict[str, str], description="Not ready", generate_examples=False)}
 
 
 class OperationsController(Controller):
@@ -23,12 +25,12 @@ class OperationsController(Controller):
 
     tags = ["Operations"]
 
-    @get("/livez", summary="Is the process alive?", public=True, sync_to_thread=False)
+    @get("/livez", summary="Is the process alive?", credentials="ignored", sync_to_thread=False)
     def live(self) -> Response[dict[str, str]]:
         """Answer without looking at anything else."""
         return Response({"status": "ok"})
 
-    @get("/readyz", summary="Can it take requests?", public=True)
+    @get("/readyz", summary="Can it take requests?", credentials="ignored", responses=_NOT_READY)
     async def ready(self, request: AnyRequest) -> Response[dict[str, str]]:
         """Answer 200 when PostgreSQL answers within 500 ms and the process is not shutting down, else 503."""
         ready = not request.app.state.draining and await _database_answers(request.app.state.hot.pool)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import Controller, Response, delete, get, post, put
-from litestar.params import Body, Parameter
+from litestar.params import Parameter
 
 from counterfoil.api.answers import (
     AnyRequest,
@@ -42,7 +42,6 @@ from counterfoil.orders.states import OrderStatus
 from counterfoil.users.permissions import owner_filter
 
 OrderId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The order's id.")]
-_EXAMPLE = {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]}
 _LIST_PARAMETERS = frozenset(
     {"status", "created_after", "created_before", "product_id", "q", "sort", "limit", "cursor"}
 )
@@ -60,9 +59,7 @@ class OrdersController(Controller):
         "repeat the same request until it is answered: it is done once.",
         responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
     )
-    async def place_order(
-        self, request: AnyRequest, data: Annotated[PlaceOrderIn, Body(title="Order", description=str(_EXAMPLE))]
-    ) -> Response[OrderOut]:
+    async def place_order(self, request: AnyRequest, data: PlaceOrderIn) -> Response[OrderOut]:
         """Answer 201 with the order, or a problem; nothing of a refused order is kept."""
         if data.draft:
             return await _draft(request, data)
@@ -142,6 +139,7 @@ class OrdersController(Controller):
     @post(
         "/{order_id:int}/place",
         summary="Place a draft",
+        status_code=200,
         responses=problems(400, 401, 404, 409, 412, 422, 503),
         sync_to_thread=True,
     )

@@ -37,7 +37,7 @@ class ProductsController(Controller):
     path = "/api/v1/products"
     tags = ["Products"]
 
-    @get(summary="List products", responses=problems(400, 401, 503), public=True, sync_to_thread=True)
+    @get(summary="List products", responses=problems(400, 401, 503), credentials="optional", sync_to_thread=True)
     def list_products(
         self,
         request: AnyRequest,
@@ -64,7 +64,7 @@ class ProductsController(Controller):
         "/{product_id:int}",
         summary="Read a product",
         responses=problems(400, 401, 404, 503),
-        public=True,
+        credentials="optional",
         sync_to_thread=True,
     )
     def get_product(self, request: AnyRequest, product_id: ProductId) -> Response[ProductOut]:

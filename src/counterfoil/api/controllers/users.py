@@ -51,7 +51,7 @@ class AuthController(Controller):
         summary="Sign in",
         status_code=200,
         responses=problems(400, 401, 413, 415, 503),
-        public=True,
+        credentials="ignored",
         sync_to_thread=True,
     )
     def create_token(self, data: TokenIn) -> Response[TokenOut]:
@@ -69,7 +69,7 @@ class UsersController(Controller):
     @post(
         summary="Register, or create an account",
         responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
-        public=True,
+        credentials="optional",
         sync_to_thread=True,
     )
     def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:

@@ -10,7 +10,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from counterfoil.api.errors import PROBLEM_TYPE, problem_body
-from counterfoil.infrastructure.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from counterfoil.infrastructure.metrics import count_request
 from counterfoil.kernel.ids import is_request_id, new_request_id
 
 log = structlog.get_logger(__name__)
@@ -43,16 +43,14 @@ class RequestContext:
         content_type, encoded, request_id = _read_headers(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         status = 500
+        # The console's answers bring their own from Django.
+        added = () if scope["path"].startswith("/console") else _HEADERS_ON_EVERY_ANSWER
 
         async def send_with_context(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = list(message["headers"])
-                headers.append((b"x-request-id", request_id.encode()))
-                names = {name for name, _ in headers}
-                headers.extend(pair for pair in _HEADERS_ON_EVERY_ANSWER if pair[0] not in names)
-                message["headers"] = headers
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *added]
             await send(message)
 
         try:
@@ -95,8 +93,7 @@ def _report(scope: HTTPScope, request_id: str, status: int, seconds: float) -> N
     # The route's template, never the path: paths hold ids, and a label per id would fill the memory.
     route = scope.get("path_template") or "unmatched"
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    HTTP_REQUESTS.labels(method, route, str(status)).inc()
-    HTTP_SECONDS.labels(method, route).observe(seconds)
+    count_request(method, route, status, seconds)
     actor = scope["state"].get("actor")
     log.info(
         "http.request",

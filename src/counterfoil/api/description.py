@@ -1,0 +1,153 @@
+"""What the API's description says beyond the controllers' signatures: credentials, headers, examples, exact bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.routes import HTTPRoute
+
+from counterfoil.api.schemas.fields import ID_MAX
+
+_KEY: Final = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="A fresh value for every new request, such as a UUID; a repeated request with the same key is done "
+    "once and answered alike.",
+    schema=Schema(
+        type=OpenAPIType.STRING,
+        pattern=r'^([A-Za-z0-9_.:-]{16,255}|"[A-Za-z0-9_.:-]{16,255}")$',
+        examples=["my-key-00000001"],
+    ),
+)
+_MATCH: Final = Parameter(
+    name="If-Match",
+    param_in="header",
+    description="The ETag that was read, or `*`; 412 when the resource has changed since.",
+    schema=Schema(type=OpenAPIType.STRING, pattern=r'^(\*|(W/)?"[!#-~]*")$', examples=['"1-created"']),
+)
+_ETAG: Final = OpenAPIHeader(
+    description="Changes with every change; for `If-Match`.", schema=Schema(type=OpenAPIType.STRING)
+)
+_REPLAYED: Final = OpenAPIHeader(
+    description="`true` when this answer was given before to the same Idempotency-Key.",
+    schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
+)
+_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
+    "required": [{"bearer": []}],
+    "optional": [{"bearer": []}, {}],
+    "ignored": [],
+}
+_PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
+# Schema's name → what is shown with it.
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "PlaceOrderIn": {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]},
+    "UpdateOrderIn": {"items": [{"product_id": 456, "quantity": 3}], "client_reference": "PO-2025-17"},
+    "ProductIn": {"sku": "TEA-100", "name": "Earl Grey, 100 g", "price": "19.99", "currency": "EUR"},
+    "MovementIn": {"kind": "receipt", "quantity": 100, "reason": "delivery note 4711"},
+    "TokenIn": {"email": "ada@example.com", "password": "correct horse battery"},
+    "CreateUserIn": {"email": "ada@example.com", "name": "Ada", "password": "correct horse battery"},
+    "UpdateMeIn": {"name": "Ada Lovelace", "profile": _PROFILE},
+    "UpdateUserIn": {"role": "support", "is_active": True},
+    "Problem": {
+        "type": "/errors/insufficient-inventory",
+        "title": "Insufficient inventory",
+        "status": 409,
+        "error": {
+            "code": "INSUFFICIENT_INVENTORY",
+            "message": "Product 456 has only 2 units available",
+            "details": {"product_id": 456, "requested": 5, "available": 2},
+        },
+        "request_id": "req-1f0c5a7e9b3d2c48",
+    },
+    "OrderOut": {
+        "id": 789,
+        "user_id": 123,
+        "status": "created",
+        "payment_status": "unpaid",
+        "fulfillment_status": "unfulfilled",
+        "return_status": "none",
+        "total": 39.98,
+        "currency": "EUR",
+        "items": [
+            {
+                "product_id": 456,
+                "sku": "TEA-100",
+                "name": "Earl Grey, 100 g",
+                "quantity": 2,
+                "unit_price": 19.99,
+                "line_total": 39.98,
+            }
+        ],
+        "client_reference": None,
+        "version": 1,
+        "allowed_actions": ["cancel", "update"],
+        "created_at": "2025-01-15T10:30:00Z",
+        "placed_at": "2025-01-15T10:30:00Z",
+        "reserved_until": "2025-01-15T11:00:00Z",
+        "updated_at": "2025-01-15T10:30:00Z",
+    },
+}
+
+
+def complete_description(app: Litestar) -> None:
+    """Add to the generated document what all operations have in common; once, before it is first served."""
+    document = app.openapi_schema
+    for route in app.routes:
+        item = (document.paths or {}).get(route.path_format) if isinstance(route, HTTPRoute) else None
+        if item is None or not isinstance(route, HTTPRoute):
+            continue
+        for method, (handler, _) in route.route_handler_map.items():
+            operation = getattr(item, method.lower(), None)
+            if isinstance(operation, Operation):
+                _complete_operation(operation, handler, document)
+    for name, example in EXAMPLES.items():
+        _schemas(document)[name].examples = [example]
+
+
+def _complete_operation(operation: Operation, handler: HTTPRouteHandler, document: OpenAPI) -> None:
+    operation.security = _SECURITY[handler.opt.get("credentials", "required")]
+    operation.parameters = [_exact(parameter) for parameter in operation.parameters or []]
+    responses = operation.responses or {}
+    # An answer says what the request may carry: 412 comes from If-Match, 422 from an Idempotency-Key.
+    if "412" in responses:
+        operation.parameters.append(_MATCH)
+    if "422" in responses:
+        required = bool(handler.opt.get("key_required"))
+        operation.parameters.append(
+            Parameter(_KEY.name, _KEY.param_in, _KEY.schema, description=_KEY.description, required=required)
+        )
+    for status, response in responses.items():
+        if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
+            continue
+        response.description = handler.summary or response.description
+        if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
+            response.headers = {**(response.headers or {}), "ETag": _ETAG}
+        if "422" in responses:
+            response.headers = {**(response.headers or {}), "Idempotent-Replayed": _REPLAYED}
+
+
+def _shown(response: OpenAPIResponse) -> Iterator[str]:
+    for content in (response.content or {}).values():
+        if isinstance(content.schema, Reference):
+            yield content.schema.ref.rpartition("/")[2]
+
+
+def _exact(parameter: Parameter | Reference) -> Parameter | Reference:
+    # The generator keeps bounds as floats, which cannot hold the largest id.
+    if isinstance(parameter, Parameter) and isinstance(parameter.schema, Schema):
+        for schema in (parameter.schema, *(s for s in parameter.schema.one_of or [] if isinstance(s, Schema))):
+            if schema.maximum is not None:
+                schema.maximum = min(int(schema.maximum), ID_MAX)
+            if schema.minimum is not None:
+                schema.minimum = int(schema.minimum)
+    return parameter
+
+
+def _schemas(document: OpenAPI) -> dict[str, Schema]:
+    assert document.components.schemas is not None
+    return document.components.schemas
