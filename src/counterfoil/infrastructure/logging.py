@@ -25,6 +25,8 @@ def configure_logging(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_ToStructlog()], force=True)
+    # Silenced for commands in a terminal (cli/service.py); a server wants to know.
+    logging.getLogger("psycopg.pool").setLevel(logging.NOTSET)
 
 
 def _render(logger: Any, method: str, event: structlog.typing.EventDict) -> bytes:
