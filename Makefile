@@ -13,15 +13,15 @@ help: ## Show this list
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed and '$(PYTHON)' was not found; install it, or name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; '$(PYTHON)' is older. Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is incomplete; install it (on Debian: apt-get install python3.11-venv) and run this again." >&2; exit 1; }
-	@echo "Making the environment in .venv"
+	@echo "Making the environment in .venv" >&2
 	@$(PYTHON) -m venv .venv
-	@echo "Installing the pinned packages (a minute when nothing is cached)"
+	@echo "Installing the pinned packages (a minute when nothing is cached)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev: .venv/runtime requirements/dev.txt
-	@echo "Installing what checks and tests need"
+	@echo "Installing what checks and tests need" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 

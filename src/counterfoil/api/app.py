@@ -15,6 +15,7 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from counterfoil import __version__
+from counterfoil.api.bodies import ApiRequest
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
@@ -43,6 +44,7 @@ def make_api(
             OperationsController,
         ],
         middleware=[authenticate],
+        request_class=ApiRequest,
     )
     swagger = create_static_files_router(
         path="/docs/assets", directories=[next(_SWAGGER.iterdir())], include_in_schema=False

@@ -10,9 +10,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.utils.scope.state import ScopeState
 
-from counterfoil.api.schemas.validation import find_problems
 from counterfoil.infrastructure.database import translate_database_error
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from counterfoil.kernel.errors import (
@@ -112,7 +110,7 @@ def handle_domain_error(request: Request[Any, Any, Any], error: DomainError) -> 
 def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Answer a failure that Litestar found: a bad body or parameter, an unknown route, a method not taken."""
     status = error.status_code
-    if status == HTTPStatus.BAD_REQUEST and (problems := _request_problems(request, error)):
+    if status == HTTPStatus.BAD_REQUEST and (problems := _parameter_problems(error)):
         return handle_domain_error(request, ValidationFailed(problems))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return handle_bug(request, error)
@@ -129,19 +127,14 @@ def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[by
     return _problem(request, 500, "INTERNAL_ERROR", message, {}, {})
 
 
-def _request_problems(request: Request[Any, Any, Any], error: HTTPException) -> list[dict[str, str]]:
-    """Name every offending field: of the parameters from Litestar's own list, of the body by reading it again."""
-    problems: list[dict[str, str]] = []
-    handler = request.scope.get("route_handler")
-    field = getattr(handler, "parsed_data_field", None)
-    body = ScopeState.from_scope(request.scope).body
-    if field is not None and isinstance(body, bytes):
-        problems += find_problems(field.annotation, body)
+def _parameter_problems(error: HTTPException) -> list[dict[str, str]]:
+    """Name every offending parameter, from Litestar's own list; bodies name theirs themselves."""
     extra = error.extra if isinstance(error, ValidationException) else None
-    for entry in extra if isinstance(extra, list) else []:
-        if isinstance(entry, dict) and entry.get("source") not in {None, "body"}:
-            problems.append({"field": str(entry.get("key", "")), "message": str(entry.get("message", ""))})
-    return problems
+    return [
+        {"field": str(entry.get("key", "")), "message": str(entry.get("message", ""))}
+        for entry in (extra if isinstance(extra, list) else [])
+        if isinstance(entry, dict) and entry.get("source") not in {None, "body"}
+    ]
 
 
 EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {

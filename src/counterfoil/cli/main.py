@@ -7,9 +7,10 @@ from typing import Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from counterfoil import __version__
-from counterfoil.cli import doctor, processes, reconcile, up
+from counterfoil.cli import demo, doctor, processes, proofs, reconcile, up
 from counterfoil.cli.service import TerminalError
 from counterfoil.kernel.errors import DomainError, Unavailable
 
@@ -31,6 +32,9 @@ app.command(rich_help_panel=_RUN)(up.up)
 app.command(rich_help_panel=_RUN)(processes.serve)
 app.command(rich_help_panel=_RUN)(processes.work)
 app.command(rich_help_panel=_RUN)(processes.migrate)
+app.command(name="load-demo", rich_help_panel=_RUN)(demo.load_demo)
+app.command(rich_help_panel=_PROVE)(proofs.bench)
+app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
 
@@ -61,4 +65,4 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {sentence}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(sentence)}", highlight=False)

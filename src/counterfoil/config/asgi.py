@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 from litestar import Litestar, asgi
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -57,12 +59,12 @@ def make_application() -> ASGIApp:
     """Assemble the application of one web process."""
     values = settings.COUNTERFOIL
     configure_logging(values.counterfoil_log_level)
-    console = get_asgi_application()
+    console: Any = ASGIStaticFilesHandler(get_asgi_application())
 
     @asgi("/console", is_mount=True, copy_scope=True)
     async def mount_console(scope: Scope, receive: Receive, send: Send) -> None:
         # Django wants the whole path: its own urls.py says where the console is.
-        await console({**scope, "path": "/console" + scope["path"].removeprefix("/console")}, receive, send)  # type: ignore[arg-type]
+        await console({**scope, "path": "/console" + scope["path"].removeprefix("/console")}, receive, send)
 
     api = make_api(
         state={"draining": False, "hold_seconds": values.counterfoil_hold_seconds},

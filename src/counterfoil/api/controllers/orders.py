@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Controller, Response, delete, get, post, put
 from litestar.params import Parameter
@@ -91,7 +91,7 @@ class OrdersController(Controller):
         created_before: str | None = None,
         product_id: Annotated[int | None, Parameter(ge=1, le=ID_MAX)] = None,
         q: Annotated[str | None, Parameter(min_length=1, max_length=100, pattern=r"^[^\x00]*$")] = None,
-        sort: Annotated[str, Parameter(pattern="^-?created_at$")] = "-created_at",
+        sort: Literal["-created_at", "created_at"] = "-created_at",
         limit: Annotated[int, Parameter(ge=1, le=200)] = 50,
         cursor: str | None = None,
     ) -> Response[OrderPage]:

@@ -54,9 +54,7 @@ class RequestContext:
             await send(message)
 
         try:
-            if _must_be_json(scope) and (
-                encoded or (content_type and not content_type.startswith(b"application/json"))
-            ):
+            if _must_be_json(scope) and (encoded or content_type not in {b"", b"application/json"}):
                 await _refuse(send_with_context, 415, "MEDIA_TYPE_UNSUPPORTED", request_id)
             else:
                 await self._app(scope, receive, send_with_context)
@@ -72,7 +70,7 @@ def _read_headers(headers: Any) -> tuple[bytes, bool, str]:
     content_type, encoded, request_id = b"", False, ""
     for name, value in headers:
         if name == b"content-type":
-            content_type = value.strip().lower()
+            content_type = value.partition(b";")[0].strip().lower()
         elif name == b"content-encoding":
             encoded = value.strip().lower() not in {b"", b"identity"}
         elif name == b"x-request-id":

@@ -15,18 +15,20 @@ from counterfoil.kernel.money import CURRENCY_DIGITS, Money
 ID_MAX: Final = 2**63 - 1
 # PostgreSQL's text cannot hold NUL, so no text of ours does.
 _NO_NUL: Final = r"^[^\x00]*$"
+# Python's `$` also matches before a last line feed; JSON Schema's does not.
+END: Final = r"$(?!\n)"
 
 Id = Annotated[int, Meta(ge=1, le=ID_MAX)]
-Line = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")]
-OptionalLine = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*$")]
+Line = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*[^\x00-\x1f\s][^\x00-\x1f]*" + END)]
+OptionalLine = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
 LongText = Annotated[str, Meta(max_length=10_000, pattern=_NO_NUL)]
-Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
-CurrencyCode = Annotated[str, Meta(pattern=r"^[A-Z]{3}$", examples=["EUR"], description="ISO 4217 code.")]
+Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*" + END)]
+CurrencyCode = Annotated[str, Meta(pattern=r"^[A-Z]{3}" + END, examples=["EUR"], description="ISO 4217 code.")]
 Amount = Annotated[
     str,
     Meta(
         max_length=24,
-        pattern=r"^[0-9]+(\.[0-9]+)?$",
+        pattern=r"^[0-9]+(\.[0-9]+)?" + END,
         examples=["19.99"],
         description="Exact decimal text, so that no digit is lost on the way.",
     ),
@@ -36,7 +38,7 @@ Reference = Annotated[
     Meta(
         min_length=1,
         max_length=64,
-        pattern=r"^[A-Za-z0-9._:/#-]+$",
+        pattern=r"^[A-Za-z0-9._:/#-]+" + END,
         description="Your own number of the order; once per user.",
     ),
 ]

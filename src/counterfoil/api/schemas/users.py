@@ -7,18 +7,18 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from counterfoil.api.schemas.fields import Line
+from counterfoil.api.schemas.fields import END, Line
 from counterfoil.users.permissions import Role
 from counterfoil.users.services import ProfileRecord, UserRecord
 
 Email = Annotated[
-    str, Meta(min_length=5, max_length=255, pattern=r"^[^\x00-\x20]+@[^\x00-\x20]+$", examples=["ada@example.com"])
+    str, Meta(min_length=5, max_length=255, pattern=r"^[^\x00-\x20]+@[^\x00-\x20]+" + END, examples=["ada@example.com"])
 ]
 # 1,024 characters: enough for any passphrase, too little to make hashing expensive.
 Password = Annotated[str, Meta(min_length=1, max_length=1024, examples=["correct horse battery"])]
-_Short = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f]*$")]
-_Medium = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*$")]
-_Long = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*$")]
+_Short = Annotated[str, Meta(max_length=32, pattern=r"^[^\x00-\x1f]*" + END)]
+_Medium = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*" + END)]
+_Long = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
 
 
 class TokenIn(Struct, forbid_unknown_fields=True, frozen=True):
@@ -59,9 +59,9 @@ class ProfileBody(Struct, forbid_unknown_fields=True, frozen=True):
     phone: _Short = ""
     address_line1: _Long = ""
     address_line2: _Long = ""
-    postal_code: Annotated[str, Meta(max_length=20, pattern=r"^[^\x00-\x1f]*$")] = ""
+    postal_code: Annotated[str, Meta(max_length=20, pattern=r"^[^\x00-\x1f]*" + END)] = ""
     city: _Medium = ""
-    country_code: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$", examples=["DE"])] = ""
+    country_code: Annotated[str, Meta(pattern=r"^([A-Z]{2})?" + END, examples=["DE"])] = ""
 
     def to_record(self) -> ProfileRecord:
         """Turn the body into the core's record."""

@@ -6,6 +6,7 @@ field, so that the caller can mend all of it at once.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +31,8 @@ def _check(info: Type, schema: Any, value: Any, path: str, problems: list[dict[s
     if isinstance(inner, StructType) and isinstance(value, dict):
         _check_struct(inner, value, path, problems)
         return
-    if isinstance(inner, ListType) and isinstance(value, list):
+    # A list that is too long is one problem; its entries are not looked at.
+    if isinstance(inner, ListType) and isinstance(value, list) and len(value) <= (inner.max_length or PROBLEMS_MAX):
         before = len(problems)
         for position, item in enumerate(value):
             if len(problems) >= PROBLEMS_MAX:
@@ -43,9 +45,8 @@ def _check(info: Type, schema: Any, value: Any, path: str, problems: list[dict[s
 
 def _check_struct(info: StructType, value: dict[str, Any], path: str, problems: list[dict[str, str]]) -> None:
     fields = {field.encode_name: field for field in info.fields}
-    problems += [
-        {"field": _join(path, name), "message": "This field is not known here."} for name in value if name not in fields
-    ]
+    unknown = itertools.islice((name for name in value if name not in fields), PROBLEMS_MAX)
+    problems += [{"field": _join(path, name), "message": "This field is not known here."} for name in unknown]
     before = len(problems)
     for name, field in fields.items():
         if name in value:

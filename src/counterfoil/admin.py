@@ -1,0 +1,3 @@
+"""Where Django looks for the console's pages."""
+
+import counterfoil.console.sites  # noqa: F401 - importing registers them

@@ -1,0 +1,194 @@
+-- What must hold on the whole database, one statement for each identity: every row that comes back is a difference,
+-- with the ids that cause it, what was expected and what was found. All of them read the same snapshot.
+
+-- name: count_rows
+-- How many rows there are to hold against each other.
+SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM order_items) AS order_items,
+       (SELECT count(*) FROM stock_levels) AS stock_levels, (SELECT count(*) FROM stock_movements) AS stock_movements,
+       (SELECT count(*) FROM outbox_events WHERE aggregate = 'order') AS order_events,
+       (SELECT count(*) FROM idempotency_keys) AS idempotency_keys;
+
+-- name: stock_levels_equal_movements
+SELECT product_id, c.counter, c.expected, c.found
+FROM stock_levels s
+FULL JOIN (
+  SELECT product_id, sum(on_hand_delta) AS on_hand, sum(reserved_delta) AS reserved, sum(allocated_delta) AS allocated
+  FROM stock_movements GROUP BY product_id
+) AS m USING (product_id)
+CROSS JOIN LATERAL (VALUES
+  ('on_hand', coalesce(m.on_hand, 0), s.on_hand),
+  ('reserved', coalesce(m.reserved, 0), s.reserved),
+  ('allocated', coalesce(m.allocated, 0), s.allocated)
+) AS c (counter, expected, found)
+WHERE c.found IS DISTINCT FROM c.expected;
+
+-- name: available_is_not_negative
+SELECT product_id, on_hand, reserved, allocated, on_hand - reserved - allocated AS found
+FROM stock_levels
+WHERE NOT allow_backorder AND on_hand - reserved - allocated < 0;
+
+-- name: promised_stock_equals_orders
+-- A placed order holds its stock until it is paid, cancelled or swept, also when its deadline has passed.
+SELECT product_id, c.counter, c.expected, c.found
+FROM stock_levels s
+FULL JOIN (
+  SELECT i.product_id, sum(i.quantity) FILTER (WHERE o.status = 'created') AS reserved,
+         sum(i.quantity) FILTER (WHERE o.status = 'confirmed') AS allocated
+  FROM orders o JOIN order_items i ON i.order_id = o.id
+  WHERE o.status IN ('created', 'confirmed')
+  GROUP BY i.product_id
+) AS p USING (product_id)
+CROSS JOIN LATERAL (VALUES
+  ('reserved', coalesce(p.reserved, 0), s.reserved), ('allocated', coalesce(p.allocated, 0), s.allocated)
+) AS c (counter, expected, found)
+WHERE c.found IS DISTINCT FROM c.expected;
+
+-- name: order_movements_equal_lines
+-- What an order took and gave back leaves exactly what it still holds, product by product.
+SELECT order_id, product_id, sum(expected_reserved) AS expected_reserved, sum(reserved) AS found_reserved,
+       sum(expected_allocated) AS expected_allocated, sum(allocated) AS found_allocated
+FROM (
+  SELECT i.order_id, i.product_id, CASE o.status WHEN 'created' THEN i.quantity ELSE 0 END AS expected_reserved,
+         CASE o.status WHEN 'confirmed' THEN i.quantity ELSE 0 END AS expected_allocated, 0 AS reserved, 0 AS allocated
+  FROM order_items i JOIN orders o ON o.id = i.order_id
+  UNION ALL
+  SELECT order_id, product_id, 0, 0, reserved_delta, allocated_delta FROM stock_movements WHERE order_id IS NOT NULL
+) AS both_sides
+GROUP BY order_id, product_id
+HAVING sum(expected_reserved) <> sum(reserved) OR sum(expected_allocated) <> sum(allocated);
+
+-- name: orders_have_lines
+SELECT o.id AS order_id, o.status FROM orders o
+WHERE NOT EXISTS (SELECT FROM order_items i WHERE i.order_id = o.id);
+
+-- name: order_total_equals_lines
+SELECT o.id AS order_id, coalesce(i.amount, 0) + coalesce(a.amount, 0) AS expected, o.total_amount AS found
+FROM orders o
+LEFT JOIN (
+  SELECT order_id, sum(quantity * unit_price) AS amount FROM order_items GROUP BY order_id
+) AS i ON i.order_id = o.id
+LEFT JOIN (SELECT order_id, sum(amount) AS amount FROM adjustments GROUP BY order_id) AS a ON a.order_id = o.id
+WHERE o.total_amount <> coalesce(i.amount, 0) + coalesce(a.amount, 0);
+
+-- name: amounts_fit_currency
+SELECT order_id, column_name, row_id, currency, amount AS found
+FROM (
+  SELECT id AS order_id, 'total_amount' AS column_name, id AS row_id, currency, total_amount AS amount FROM orders
+  UNION ALL
+  SELECT i.order_id, 'unit_price', i.id, o.currency, i.unit_price
+  FROM order_items i JOIN orders o ON o.id = i.order_id
+  UNION ALL
+  SELECT a.order_id, 'amount', a.id, o.currency, a.amount FROM adjustments a JOIN orders o ON o.id = a.order_id
+) AS amounts
+WHERE amount * minor_units_v1(currency) <> trunc(amount * minor_units_v1(currency));
+
+-- name: placed_orders_have_one_created_event
+SELECT o.id AS order_id, (o.placed_at IS NOT NULL)::integer AS expected, coalesce(e.created, 0) AS found
+FROM orders o
+LEFT JOIN (
+  SELECT aggregate_id, count(*) AS created FROM outbox_events
+  WHERE aggregate = 'order' AND type = 'order.created' GROUP BY aggregate_id
+) AS e ON e.aggregate_id = o.id
+WHERE coalesce(e.created, 0) <> (o.placed_at IS NOT NULL)::integer;
+
+-- name: events_have_their_order
+SELECT e.aggregate_id AS order_id, e.seq, e.type, e.event_id FROM outbox_events e
+WHERE e.aggregate = 'order' AND NOT EXISTS (SELECT FROM orders o WHERE o.id = e.aggregate_id);
+
+-- name: event_numbers_have_no_gap
+SELECT order_id, event_id, expected, found
+FROM (
+  SELECT aggregate_id AS order_id, event_id, seq AS found,
+         row_number() OVER (PARTITION BY aggregate_id ORDER BY seq) AS expected
+  FROM outbox_events WHERE aggregate = 'order'
+) AS numbered
+WHERE found <> expected;
+
+-- name: version_is_last_event_number
+SELECT o.id AS order_id, o.version AS expected, e.last AS found
+FROM orders o
+LEFT JOIN (
+  SELECT aggregate_id, max(seq) AS last FROM outbox_events WHERE aggregate = 'order' GROUP BY aggregate_id
+) AS e ON e.aggregate_id = o.id
+WHERE e.last IS DISTINCT FROM o.version;
+
+-- name: events_follow_transitions
+-- The status before an event is that of the last event before it which changed the status. Every status has a number,
+-- so that one running maximum carries the number and the status along.
+WITH after AS (
+  SELECT type, status FROM unnest(%(event_types)s::text[], %(event_statuses)s::integer[]) AS t (type, status)
+), steps AS (
+  SELECT before, type FROM unnest(%(step_befores)s::integer[], %(step_types)s::text[]) AS t (before, type)
+)
+SELECT order_id, seq, (%(status_names)s::text[])[before] AS status_before, w.type AS found
+FROM (
+  SELECT e.aggregate_id AS order_id, e.seq, e.type, mod(coalesce(max(e.seq::bigint * 100 + a.status) OVER (
+           PARTITION BY e.aggregate_id ORDER BY e.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0), 100) AS before
+  FROM outbox_events e LEFT JOIN after a ON a.type = e.type
+  WHERE e.aggregate = 'order'
+) AS w
+WHERE NOT EXISTS (SELECT FROM steps s WHERE s.before = w.before AND s.type = w.type);
+
+-- name: status_agrees_with_events
+WITH after AS (
+  SELECT type, status FROM unnest(%(event_types)s::text[], %(event_statuses)s::integer[]) AS t (type, status)
+)
+SELECT o.id AS order_id, (%(status_names)s::text[])[e.status] AS expected, o.status AS found
+FROM orders o
+JOIN (
+  SELECT e.aggregate_id, mod(max(e.seq::bigint * 100 + a.status), 100) AS status
+  FROM outbox_events e JOIN after a ON a.type = e.type
+  WHERE e.aggregate = 'order' GROUP BY e.aggregate_id
+) AS e ON e.aggregate_id = o.id
+WHERE (%(status_names)s::text[])[e.status] <> o.status;
+
+-- name: last_event_tells_the_order
+SELECT o.id AS order_id, e.seq, c.field, c.expected, c.found
+FROM orders o
+JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id
+LEFT JOIN (
+  SELECT i.order_id, jsonb_agg(jsonb_build_object(
+           'product_id', i.product_id, 'sku', i.sku, 'name', i.name, 'quantity', i.quantity,
+           'unit_price_minor', (i.unit_price * minor_units_v1(p.currency))::bigint) ORDER BY i.line_no) AS items
+  FROM order_items i JOIN orders p ON p.id = i.order_id
+  GROUP BY i.order_id
+) AS l ON l.order_id = o.id
+CROSS JOIN LATERAL (VALUES
+  ('order_id', to_jsonb(o.id), e.payload -> 'order_id'),
+  ('user_id', to_jsonb(o.user_id), e.payload -> 'user_id'),
+  ('currency', to_jsonb(o.currency), e.payload -> 'currency'),
+  ('total_minor', to_jsonb((o.total_amount * minor_units_v1(o.currency))::bigint), e.payload -> 'total_minor'),
+  ('client_reference', coalesce(to_jsonb(o.client_reference), 'null'), e.payload -> 'client_reference'),
+  ('version', to_jsonb(e.seq), e.payload -> 'version'),
+  ('items', coalesce(l.items, '[]'), e.payload -> 'items')
+) AS c (field, expected, found)
+WHERE NOT EXISTS (
+  SELECT FROM outbox_events n WHERE n.aggregate = 'order' AND n.aggregate_id = e.aggregate_id AND n.seq > e.seq
+) AND c.found IS DISTINCT FROM c.expected;
+
+-- name: keys_point_to_their_order
+-- The order that a key stands for exists and was placed by the key's own principal.
+SELECT k.principal, k.key, k.resource_id AS order_id, k.principal AS expected, e.actor AS found
+FROM idempotency_keys k
+LEFT JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = k.resource_id AND e.type = 'order.created'
+WHERE k.resource_id IS NOT NULL
+  AND (e.actor IS DISTINCT FROM k.principal OR NOT EXISTS (SELECT FROM orders o WHERE o.id = k.resource_id));
+
+-- name: orders_have_one_key
+SELECT resource_id AS order_id, 1 AS expected, count(*) AS found, (array_agg(principal || ' ' || key))[1:3] AS keys
+FROM idempotency_keys
+WHERE resource_id IS NOT NULL
+GROUP BY resource_id
+HAVING count(*) > 1;
+
+-- name: every_event_has_its_audit_entry
+-- As many entries as events for each order, actor and request, in both directions.
+SELECT order_id, actor, request_id, sum(events) AS expected, sum(entries) AS found
+FROM (
+  SELECT aggregate_id AS order_id, actor, cause AS request_id, 1 AS events, 0 AS entries
+  FROM outbox_events WHERE aggregate = 'order'
+  UNION ALL
+  SELECT target_id, actor, request_id, 0, 1 FROM audit_entries WHERE target = 'order'
+) AS both_sides
+GROUP BY order_id, actor, request_id
+HAVING sum(events) <> sum(entries);
