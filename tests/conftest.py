@@ -41,18 +41,23 @@ def with_database(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_database(postgres_url: str) -> Callable[[], str]:
-    """Make a fresh, migrated database on the session's server; returns its URL."""
+def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """Make a fresh, migrated database on the session's server; returns its URL. Dropped at the end of the session."""
+    made: list[str] = []
 
     def make() -> str:
         name = f"cf_test_{secrets.token_hex(6)}"
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
+        made.append(name)
         url = with_database(postgres_url, name)
         run_counterfoil("migrate", DATABASE_URL=url)
         return url
 
-    return make
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -97,11 +102,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_service(database_url: str, directory: Path, **environment: str) -> Iterator[Service]:
-    """Run `counterfoil serve` until the block ends; it is stopped by its own pid."""
-    port = free_port()
+def running_service(
+    database_url: str, directory: Path, *, port: int | None = None, **environment: str
+) -> Iterator[Service]:
+    """Run `counterfoil serve` until the block ends; it is stopped by its own pid. `port`: to take over an address."""
+    port = port or free_port()
     log_path = directory / f"serve-{port}.log"
-    with log_path.open("wb") as log:
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "counterfoil", "serve", "--port", str(port)],
             env={**os.environ, "DATABASE_URL": database_url, **environment},

@@ -21,7 +21,7 @@ from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
 from counterfoil.api.controllers.products import ProductsController
 from counterfoil.api.controllers.users import AuthController, UsersController
-from counterfoil.api.description import complete_description
+from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
 
@@ -56,6 +56,7 @@ def make_api(
         exception_handlers=EXCEPTION_HANDLERS,
         request_max_body_size=BODY_BYTES_MAX,
         openapi_config=_openapi(),
+        plugins=[ExactNumbers()],
         logging_config=None,
         debug=False,
     )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
 from litestar.openapi.spec.enums import OpenAPIType
+from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
+from litestar.typing import FieldDefinition
 
 from counterfoil.api.schemas.fields import ID_MAX
+
+if TYPE_CHECKING:  # where Litestar keeps it is its own business
+    from litestar._openapi.schema_generation import SchemaCreator
 
 _KEY: Final = Parameter(
     name="Idempotency-Key",
@@ -83,7 +89,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "line_total": 39.98,
             }
         ],
-        "client_reference": None,
+        "client_reference": "PO-2025-17",
         "version": 1,
         "allowed_actions": ["cancel", "update"],
         "created_at": "2025-01-15T10:30:00Z",
@@ -92,6 +98,19 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "updated_at": "2025-01-15T10:30:00Z",
     },
 }
+
+
+class ExactNumbers(OpenAPISchemaPlugin):
+    """Amounts are sent as JSON numbers with exactly their digits, not as the text that the generator expects."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        """Take decimals only."""
+        return value is Decimal
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:  # noqa: ARG002 - Litestar's signature
+        """Describe a decimal as a number."""
+        return Schema(type=OpenAPIType.NUMBER)
 
 
 def complete_description(app: Litestar) -> None:

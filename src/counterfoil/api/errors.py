@@ -50,7 +50,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 # Failures of HTTP itself, before any of our code: status → code and sentence.
-_HTTP_FAILURES: Final = {
+HTTP_FAILURES: Final = {
     400: ("MALFORMED_REQUEST", "The request cannot be read; check that the body is valid JSON in UTF-8."),
     401: ("CREDENTIALS_MISSING", "Send an access token in the header `Authorization: Bearer …`."),
     404: ("ROUTE_NOT_FOUND", "There is nothing at this address; the API is described at /docs."),
@@ -66,7 +66,7 @@ def status_of(error: type[DomainError]) -> int:
 
 
 def problem_body(*, status: int, code: str, message: str, details: Any, request_id: str) -> bytes:
-    """Return the body of an error answer: RFC 9457 members around the brief's `error` and `request_id`."""
+    """Return the body of an error answer: RFC 9457 members around `error` and `request_id`."""
     return _encoder.encode(
         {
             "type": f"/errors/{code.lower().replace('_', '-')}",
@@ -114,8 +114,11 @@ def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException)
         return handle_domain_error(request, ValidationFailed(problems))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return handle_bug(request, error)
-    code, message = _HTTP_FAILURES.get(status, ("REQUEST_FAILED", HTTPStatus(status).phrase + "."))
-    return _problem(request, status, code, message, {}, dict(error.headers or {}))
+    code, message = HTTP_FAILURES.get(status, ("REQUEST_FAILED", HTTPStatus(status).phrase + "."))
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return _problem(request, status, code, message, {}, headers)
 
 
 def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -17,10 +17,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from counterfoil.cli.service import DEFAULT_DATA, TerminalError, locate_service, set_up_django
+from counterfoil.cli.service import DEFAULT_DATA, POSTGRES_MIN, TerminalError, locate_service, set_up_django
 
 _FREE_MB_MIN: Final = 500
-_POSTGRES_MIN: Final = 150_000
 _MARKS: Final = {"ok": "[green]✓[/]", "note": "[yellow]•[/]", "wrong": "[red]✗[/]"}
 
 
@@ -156,13 +155,13 @@ def _check_database(data: Path) -> Iterator[Finding]:
         with psycopg.connect(url, connect_timeout=5) as connection:
             yield from _look_into(connection)
     except psycopg.Error as error:
-        sentence = str(error).strip().splitlines()[-1]
+        sentence = str(error).strip().splitlines()[0]
         yield Finding("Database", "wrong", sentence, "Check DATABASE_URL, that the server runs and lets you in.")
 
 
 def _look_into(connection: Any) -> Iterator[Finding]:
     version = connection.info.server_version
-    good = version >= _POSTGRES_MIN
+    good = version >= POSTGRES_MIN
     yield Finding(
         "Database",
         "ok" if good else "wrong",

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from counterfoil.cli.service import TerminalError, set_up_django, use_database
+from counterfoil.cli.service import TerminalError, require_database, set_up_django, use_database
 
-# Semantics 8: what is in flight gets 35 s, then the process is ended.
+# What is in flight gets 35 s, then the process is ended.
 _GRACE_SECONDS: Final = 35
 _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
@@ -124,6 +124,7 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
     from django import db
     from django.db.migrations.executor import MigrationExecutor
 
+    require_database()
     applied = 0
 
     def progress(action: str, migration: Any = None, fake: bool | None = None, /) -> None:  # noqa: ARG001 - Django's signature

@@ -139,7 +139,7 @@ def _verdict(*, held: bool) -> str:
 
 
 def _write_bench(report: dict[str, Any], json_file: str | None, out: Path | None) -> None:
-    from counterfoil.proof.bench.report import draw_picture
+    from counterfoil.proof.bench.picture import draw_picture
 
     to_file = json_file not in {None, "-"}
     directory = out or (Path(str(json_file)).parent if to_file else DEFAULT_DATA / "bench")
@@ -190,6 +190,7 @@ def replay(
     if re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", run) is None:
         raise TerminalError("--run takes up to 60 letters, digits, dots, dashes and underscores.")
     address, bearer = _service(url, token, data)
+    set_up_django()
     from counterfoil.demo.complete_journey import locate_journey
     from counterfoil.proof.replay import ReplayFailed, make_report
 

@@ -11,6 +11,7 @@ from typing import Final
 
 DEFAULT_DATA: Final = Path(".counterfoil")
 _FILE: Final = "service.json"
+POSTGRES_MIN: Final = 150_000
 
 
 class TerminalError(Exception):
@@ -65,6 +66,25 @@ def use_database(data: Path | None = None) -> str:
     os.environ["DATABASE_URL"] = url
     set_up_django()
     return url
+
+
+def require_database() -> None:
+    """Look at the database of DATABASE_URL once; raises TerminalError when it is out of reach or too old."""
+    import psycopg
+
+    try:
+        with psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5) as connection:
+            version = connection.info.server_version
+    except psycopg.Error as error:
+        sentence = str(error).strip().splitlines()[0]
+        raise TerminalError(
+            f"The database cannot be used ({sentence}); check that it runs and DATABASE_URL with `counterfoil doctor`."
+        ) from error
+    if version < POSTGRES_MIN:
+        raise TerminalError(
+            f"The database is PostgreSQL {version // 10_000}; use 15 or newer, or unset DATABASE_URL and let"
+            " `counterfoil up` start its own."
+        )
 
 
 def set_up_django() -> None:

@@ -107,9 +107,11 @@ X_FRAME_OPTIONS: Final = "DENY"
 SESSION_COOKIE_NAME: Final = "counterfoil_session"
 SESSION_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
 CSRF_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
+PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
 TEMPLATES: Final = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [PACKAGE_DIR / "console" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -120,9 +122,8 @@ TEMPLATES: Final = [
         },
     }
 ]
-PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
 
-# Semantics 6: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
+# Nothing waits for ever: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
 CONNECTION_OPTIONS: Final = (
     "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC -c jit=off"
 )

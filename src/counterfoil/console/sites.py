@@ -5,22 +5,25 @@ Changes go through the API, which checks, prices, moves stock and leaves a trace
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
-from django.contrib.auth.models import Group
 from django.db.models import Model
 from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Model]
+    _TabularInline = admin.TabularInline[Model, Model]
+else:  # generic for the type checker only
+    _ModelAdmin, _TabularInline = admin.ModelAdmin, admin.TabularInline
 
 _APP = "counterfoil"
 
 admin.site.site_header = "Counterfoil"
 admin.site.site_title = "Counterfoil"
 admin.site.index_title = "What is there, and why"
-admin.site.empty_value_display = "–"
-# The console is for staff: roles decide, Django's groups are not used.
-admin.site.unregister(Group)
+admin.site.empty_value_display = "-"
 
 
 def _model(name: str) -> type[Model]:
@@ -43,7 +46,7 @@ class _ViewOnly:
         return False
 
 
-class _Page(_ViewOnly, admin.ModelAdmin[Model]):
+class _Page(_ViewOnly, _ModelAdmin):
     # An exact COUNT of a large table takes seconds; search results are counted, the whole is not.
     show_full_result_count = False
     list_per_page = 50
@@ -51,7 +54,7 @@ class _Page(_ViewOnly, admin.ModelAdmin[Model]):
     view_on_site = False
 
 
-class _Rows(_ViewOnly, admin.TabularInline[Model, Model]):
+class _Rows(_ViewOnly, _TabularInline):
     extra = 0
     can_delete = False
     show_change_link = False
@@ -71,8 +74,8 @@ class Movements(_Rows):
 
     model = _model("StockMovement")
     verbose_name_plural = "stock movements"
-    fields = ("created_at", "kind", "product", "reserved_delta", "actor", "reason")
-    readonly_fields = ("product",)
+    fields = ("created_at", "kind", "product_id", "reserved_delta", "actor", "reason")
+    readonly_fields = ("product_id",)
     ordering = ("id",)
 
 
@@ -93,7 +96,9 @@ class OrderPage(_Page):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show an order with its history: events have no foreign key, so they are no inline."""
-        events = _model("OutboxEvent")._default_manager.filter(aggregate="order", aggregate_id__in=_ids(object_id))
+        events = _model("OutboxEvent")._default_manager.filter(  # noqa: SLF001 - Django's name for it
+            aggregate="order", aggregate_id__in=_ids(object_id)
+        )
         context = {**(extra_context or {}), "events": events.order_by("seq")}
         return super().change_view(request, object_id, form_url, context)
 

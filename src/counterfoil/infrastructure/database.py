@@ -18,6 +18,7 @@ import psycopg_pool
 from django import db
 from django.conf import settings
 from django.db import transaction as django_transaction
+from psycopg import sql
 
 from counterfoil.kernel.errors import DomainError, ServiceUnavailable, Unavailable
 
@@ -122,6 +123,16 @@ def fetch_one(sql: str, parameters: dict[str, Any] | None = None) -> tuple[Any, 
     """Run one statement on Django's connection and return its first row, or None."""
     rows = fetch_all(sql, parameters)
     return rows[0] if rows else None
+
+
+def refresh_statistics(*tables: str) -> None:
+    """Tell the planner how large these tables are now, after a bulk load. Never for empty tables.
+
+    An empty table's statistics promise that reading all of it is cheap, and sessions keep plans made on that promise.
+    """
+    with db.connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
 # ---------------------------------------------------------------- the hot path

@@ -1,4 +1,4 @@
-"""Idempotency keys of requests that only touch our own database (semantics 1)."""
+"""Idempotency keys of requests that only touch our own database: one transaction, one answer."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class OrderNotFound(NotFound):
 
 
 class InsufficientInventory(Conflict):
-    """Product {product_id} has only {available} units available"""  # noqa: D400 - the brief's own sentence
+    """Product {product_id} has only {available} units available"""  # noqa: D400 - shown without a full stop, as the interface promises
 
     code = "INSUFFICIENT_INVENTORY"
 

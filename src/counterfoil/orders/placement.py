@@ -19,7 +19,7 @@ from counterfoil.orders.errors import ClientReferenceTaken, InsufficientInventor
 from counterfoil.orders.events import OrderFacts
 from counterfoil.orders.repositories import HotPool, run_place_orders
 
-# Deadlocks and serialization failures are retried here and nowhere else (semantics 5): full jitter, 10 to 250 ms.
+# Deadlocks and serialization failures are retried here and nowhere else: full jitter, 10 to 250 ms.
 _RETRIES_MAX: Final = 5
 _BACKOFF_SECONDS: Final = (0.010, 0.250)
 _RETRYABLE: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)

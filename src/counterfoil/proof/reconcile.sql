@@ -143,28 +143,42 @@ JOIN (
 WHERE (%(status_names)s::text[])[e.status] <> o.status;
 
 -- name: last_event_tells_the_order
-SELECT o.id AS order_id, e.seq, c.field, c.expected, c.found
-FROM orders o
-JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id
-LEFT JOIN (
-  SELECT i.order_id, jsonb_agg(jsonb_build_object(
-           'product_id', i.product_id, 'sku', i.sku, 'name', i.name, 'quantity', i.quantity,
-           'unit_price_minor', (i.unit_price * minor_units_v1(p.currency))::bigint) ORDER BY i.line_no) AS items
-  FROM order_items i JOIN orders p ON p.id = i.order_id
-  GROUP BY i.order_id
-) AS l ON l.order_id = o.id
-CROSS JOIN LATERAL (VALUES
-  ('order_id', to_jsonb(o.id), e.payload -> 'order_id'),
-  ('user_id', to_jsonb(o.user_id), e.payload -> 'user_id'),
-  ('currency', to_jsonb(o.currency), e.payload -> 'currency'),
-  ('total_minor', to_jsonb((o.total_amount * minor_units_v1(o.currency))::bigint), e.payload -> 'total_minor'),
-  ('client_reference', coalesce(to_jsonb(o.client_reference), 'null'), e.payload -> 'client_reference'),
-  ('version', to_jsonb(e.seq), e.payload -> 'version'),
-  ('items', coalesce(l.items, '[]'), e.payload -> 'items')
+SELECT o.order_id, o.seq, c.field, c.expected, c.found
+FROM (
+  SELECT o.id AS order_id, e.seq,
+         ARRAY[o.id::text, o.user_id::text, o.currency, (o.total_amount * minor_units_v1(o.currency))::bigint::text,
+               o.client_reference, e.seq::text] AS expected,
+         ARRAY[e.payload ->> 'order_id', e.payload ->> 'user_id', e.payload ->> 'currency', e.payload ->> 'total_minor',
+               e.payload ->> 'client_reference', e.payload ->> 'version'] AS found
+  FROM orders o
+  JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id AND e.seq = o.version
+) AS o
+CROSS JOIN LATERAL unnest(
+  ARRAY['order_id', 'user_id', 'currency', 'total_minor', 'client_reference', 'version'], o.expected, o.found
 ) AS c (field, expected, found)
-WHERE NOT EXISTS (
-  SELECT FROM outbox_events n WHERE n.aggregate = 'order' AND n.aggregate_id = e.aggregate_id AND n.seq > e.seq
-) AND c.found IS DISTINCT FROM c.expected;
+WHERE o.expected <> o.found AND c.found IS DISTINCT FROM c.expected;
+
+-- name: last_event_tells_the_lines
+-- Lines are compared as text, with ASCII's own separators: building JSON out of every line takes six times as long.
+WITH told AS (
+  SELECT o.id AS order_id, e.seq, (
+           SELECT string_agg(concat_ws(E'\x1f', t.line ->> 'product_id', t.line ->> 'quantity',
+                                       t.line ->> 'unit_price_minor', t.line ->> 'sku', t.line ->> 'name'),
+                             E'\x1e' ORDER BY t.n)
+           FROM jsonb_array_elements(CASE jsonb_typeof(e.payload -> 'items') WHEN 'array' THEN e.payload -> 'items'
+                                     ELSE '[]' END) WITH ORDINALITY AS t (line, n)) AS lines
+  FROM orders o
+  JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id AND e.seq = o.version
+), stored AS (
+  SELECT i.order_id, string_agg(concat_ws(E'\x1f', i.product_id, i.quantity,
+                                          (i.unit_price * minor_units_v1(o.currency))::bigint, i.sku, i.name),
+                                E'\x1e' ORDER BY i.line_no) AS lines
+  FROM order_items i JOIN orders o ON o.id = i.order_id
+  GROUP BY i.order_id
+)
+SELECT order_id, seq, translate(s.lines, E'\x1e\x1f', '; ') AS expected, translate(t.lines, E'\x1e\x1f', '; ') AS found
+FROM told t LEFT JOIN stored s USING (order_id)
+WHERE t.lines IS DISTINCT FROM s.lines;
 
 -- name: keys_point_to_their_order
 -- The order that a key stands for exists and was placed by the key's own principal.

@@ -15,7 +15,7 @@ from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.infrastructure.metrics import INTAKE_WAITING, render_metrics
 from counterfoil.users.permissions import ADMINS, require_role
 
-# Semantics 8: ready means PostgreSQL answers within 500 ms.
+# Ready means that PostgreSQL answers within 500 ms.
 _READY_SECONDS = 0.5
 _NOT_READY = {503: ResponseSpec(dict[str, str], description="Not ready", generate_examples=False)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from counterfoil.api.errors import PROBLEM_TYPE, problem_body
+from counterfoil.api.errors import HTTP_FAILURES, PROBLEM_TYPE, problem_body
 from counterfoil.infrastructure.metrics import count_request
 from counterfoil.kernel.ids import is_request_id, new_request_id
 
@@ -20,6 +21,8 @@ _HEADERS_ON_EVERY_ANSWER: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+# Decoded once, no address of ours has any of these; decoded again, they lead out of a folder of static files.
+_IMPOSSIBLE_PATH: Final = re.compile(r"[\x00-\x1f%\\]|\.\.")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -54,7 +57,9 @@ class RequestContext:
             await send(message)
 
         try:
-            if _must_be_json(scope) and (encoded or content_type not in {b"", b"application/json"}):
+            if _IMPOSSIBLE_PATH.search(scope["path"]):
+                await _refuse(send_with_context, 404, "ROUTE_NOT_FOUND", request_id)
+            elif _must_be_json(scope) and (encoded or content_type not in {b"", b"application/json"}):
                 await _refuse(send_with_context, 415, "MEDIA_TYPE_UNSUPPORTED", request_id)
             else:
                 await self._app(scope, receive, send_with_context)
@@ -80,7 +85,7 @@ def _read_headers(headers: Any) -> tuple[bytes, bool, str]:
 
 
 async def _refuse(send: Send, status: int, code: str, request_id: str) -> None:
-    message = "Send the body as application/json, without a Content-Encoding."
+    _, message = HTTP_FAILURES[status]
     body = problem_body(status=status, code=code, message=message, details={}, request_id=request_id)
     headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 
 class ErrorMember(Struct, frozen=True):
-    """The brief's error object: a stable code, a sentence, and what it is about."""
+    """What went wrong: a stable code, a sentence, and what it is about."""
 
     code: Annotated[str, Meta(examples=["INSUFFICIENT_INVENTORY"])]
     message: Annotated[str, Meta(examples=["Product 456 has only 2 units available"])]

@@ -108,12 +108,15 @@ BEGIN
     WHERE product_id = ANY (p_line_products) ORDER BY product_id FOR NO KEY UPDATE
   ) AS s;
 
+  -- Found by id alone: with the condition on deleted_at in the join, a plan may walk the partial index on it.
   SELECT array_agg(s.slot ORDER BY l.line), array_agg(p.price ORDER BY l.line),
-         array_agg(p.currency::text ORDER BY l.line), array_agg(p.sku::text ORDER BY l.line),
-         array_agg(p.name::text ORDER BY l.line), array_agg(p.active AND s.slot IS NOT NULL ORDER BY l.line)
+         array_agg(p.currency::text ORDER BY l.line),
+         array_agg(CASE WHEN p.deleted_at IS NULL THEN p.sku::text END ORDER BY l.line),
+         array_agg(p.name::text ORDER BY l.line),
+         array_agg(p.active AND p.deleted_at IS NULL AND s.slot IS NOT NULL ORDER BY l.line)
   INTO v_slots, v_prices, v_line_money, v_skus, v_names, v_sellable
   FROM unnest(p_line_products) WITH ORDINALITY AS l (product_id, line)
-  LEFT JOIN products p ON p.id = l.product_id AND p.deleted_at IS NULL
+  LEFT JOIN products p ON p.id = l.product_id
   LEFT JOIN unnest(v_products) WITH ORDINALITY AS s (product_id, slot) ON s.product_id = l.product_id;
 
   -- Arrival order: an order gets all of its lines or none, from what the orders before it left.

@@ -64,8 +64,15 @@ def run_pgbench(program: Path, database_url: str, script: Path, *, connections: 
         process.kill()
         process.wait()
         raise
+    return _read_result(process.returncode, output, messages, seconds)
+
+
+def _read_result(status: int, output: str, messages: str, seconds: int) -> PgbenchResult:
     placed, failed, tps = _PLACED.search(output), _FAILED.search(output), _TPS.search(output)
-    if process.returncode != 0 or placed is None or tps is None or (failed is not None and failed[1] != "0"):
+    if status != 0 or placed is None or (failed is not None and failed[1] != "0"):
         last = (messages.strip().splitlines() or ["no message"])[-1]
-        raise PgbenchFailed(f"pgbench ended with exit code {process.returncode}: {last}")
+        raise PgbenchFailed(f"pgbench ended with exit code {status}: {last}")
+    if tps is None:
+        # It counts its time from before it connects, and then says nothing of a rate.
+        raise PgbenchFailed(f"pgbench placed no order in {seconds} s: the machine is too busy for rounds this short.")
     return PgbenchResult(int(placed[1]), float(tps[1]))

@@ -2,14 +2,14 @@
 -- The bench's customers, and one administrator at the end.
 INSERT INTO users (email, name, password, role)
 SELECT 'bench-' || n || '@example.com', 'Bench Customer ' || n, '!',
-       CASE WHEN n > %(customers)s THEN 'admin' ELSE 'customer' END
-FROM generate_series(1, %(customers)s + 1) AS n
+       CASE WHEN n > %(customers)s::integer THEN 'admin' ELSE 'customer' END
+FROM generate_series(1, %(customers)s::integer + 1) AS n
 RETURNING id
 
 -- name: insert_products
 INSERT INTO products (sku, name, description, category, price, currency)
 SELECT 'BENCH-' || n, 'Bench product ' || n, '', 'bench', (199 + n %% 5000) / 100.0, 'EUR'
-FROM generate_series(1, %(products)s) AS n
+FROM generate_series(1, %(products)s::integer) AS n
 RETURNING id
 
 -- name: insert_scarce_product
@@ -82,11 +82,11 @@ SELECT min(created_at), max(created_at) FROM orders
 -- products that follow from the order's number, so that the same table comes out every time.
 WITH picked AS (
   SELECT nextval('orders_id_seq') AS id, n,
-         %(first_user)s + n %% %(users)s AS user_id,
-         %(first_product)s + (n * 7919) %% (%(products)s / 2) AS product_1,
-         %(first_product)s + %(products)s / 2 + (n * 104729) %% (%(products)s / 2) AS product_2,
-         now() - interval '300 days' * ((%(orders)s - n)::float / %(orders)s) - interval '1 hour' AS at
-  FROM generate_series(%(first)s, %(last)s) AS n
+         %(first_user)s::bigint + n %% %(users)s::bigint AS user_id,
+         %(first_product)s::bigint + (n * 7919) %% (%(products)s::bigint / 2) AS product_1,
+         %(first_product)s::bigint + %(products)s::bigint / 2 + (n * 104729) %% (%(products)s::bigint / 2) AS product_2,
+         now() - interval '300 days' * ((%(orders)s::bigint - n)::float / %(orders)s::bigint) - interval '1 hour' AS at
+  FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
 ), line AS (
   SELECT o.id, o.user_id, o.at, l.line_no, p.id AS product_id, p.sku, p.name, p.price, 1 + (o.n + l.line_no) %% 3 AS quantity
   FROM picked o

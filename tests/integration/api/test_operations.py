@@ -1,0 +1,240 @@
+"""Health, metrics, the API's description and the console."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import psycopg
+import pytest
+
+ORDERS = "/api/v1/orders"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_a_healthy_process_says_so_to_anybody_in_few_words(anonymous: httpx.Client, path: str) -> None:
+    answers = [anonymous.get(path), anonymous.get(path, headers={"Authorization": "Bearer nonsense"})]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"status": "ok"})] * 2
+
+
+def test_metrics_are_for_administrators(
+    admin: httpx.Client, customer: httpx.Client, anonymous: httpx.Client, make_product: Callable[..., int]
+) -> None:
+    order = {"items": [{"product_id": make_product(), "quantity": 1}]}
+    assert customer.post(ORDERS, json=order).status_code == 201
+
+    shown = admin.get("/metrics")
+
+    assert (anonymous.get("/metrics").status_code, customer.get("/metrics").status_code) == (401, 403)
+    assert shown.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'counterfoil_http_requests_total{method="POST",route="/api/v1/orders",status="201"}' in shown.text
+    assert "counterfoil_intake_batch_orders_count" in shown.text
+
+
+# ---------------------------------------------------------------- description
+@pytest.fixture(scope="module")
+def document(service: Any) -> dict[str, Any]:
+    answer = httpx.get(f"{service.url}/docs/openapi.json")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield method.upper(), path, operation
+
+
+def test_the_description_is_openapi_3_1_with_every_endpoint_explained(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    shown = {f"{method} {path}" for method, path, _ in operations(document)}
+    assert {"POST /api/v1/orders", "GET /api/v1/orders/{order_id}", "POST /api/v1/auth/token"} <= shown
+    for method, path, operation in operations(document):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        assert "security" in operation, (method, path)
+
+
+def test_every_body_and_the_main_answers_have_examples_that_fit(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    bodies = {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for _, _, operation in operations(document)
+        if "requestBody" in operation
+    }
+
+    for name in bodies | {"OrderOut", "Problem"}:
+        [example] = schemas[name]["examples"]
+        jsonschema_rs.Draft202012Validator(
+            {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}}
+        ).validate(example)
+
+
+def test_headers_that_change_what_happens_are_described(document: dict[str, Any]) -> None:
+    def parameters(path: str, method: str) -> dict[str, bool]:
+        return {p["name"]: p["required"] for p in document["paths"][path][method].get("parameters", [])}
+
+    assert parameters("/api/v1/orders", "post") == {"Idempotency-Key": False}
+    assert parameters("/api/v1/orders/{order_id}", "put") == {"order_id": True, "If-Match": False}
+    assert parameters("/api/v1/inventory/{product_id}/movements", "post")["Idempotency-Key"] is True
+    created = document["paths"]["/api/v1/orders"]["post"]["responses"]["201"]["headers"]
+    assert set(created) == {"ETag", "Idempotent-Replayed"}
+    bounds = document["paths"]["/api/v1/orders/{order_id}"]["get"]["parameters"][0]["schema"]
+    assert (bounds["minimum"], bounds["maximum"]) == (1, 2**63 - 1)
+
+
+def test_every_route_that_is_not_public_asks_for_credentials(anonymous: httpx.Client, document: dict[str, Any]) -> None:
+    public = set()
+    for method, path, operation in operations(document):
+        if operation["security"] == [] or {} in operation["security"]:
+            public.add(f"{method} {path}")
+            continue
+        answer = anonymous.request(
+            method, re.sub(r"\{\w+\}", "1", path), json={} if "requestBody" in operation else None
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "CREDENTIALS_MISSING"), (method, path)
+        assert answer.headers["www-authenticate"] == 'Bearer realm="counterfoil"'
+
+    assert public == {
+        "POST /api/v1/auth/token",
+        "POST /api/v1/users",
+        "GET /api/v1/products",
+        "GET /api/v1/products/{product_id}",
+        "GET /livez",
+        "GET /readyz",
+    }
+
+
+def local_references(page: str) -> list[str]:
+    """Return what a page loads; nothing of it may come from another host."""
+    found = re.findall(r"""<(?:script|link|img|iframe|source)[^>]*?\s(?:src|href)=["']([^"']+)["']""", page)
+    assert found
+    assert [reference for reference in found if "//" in reference] == []
+    return found
+
+
+def test_the_page_for_people_loads_nothing_from_elsewhere(anonymous: httpx.Client) -> None:
+    page = anonymous.get("/docs")
+
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for reference in local_references(page.text):
+        assert anonymous.get(reference).status_code == 200, reference
+    style_and_script = anonymous.get("/docs/assets/swagger-ui.css").text
+    assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style_and_script) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/docs/assets/..%2f..%2f__init__.py", "/docs/assets/%2e%2e/%2e%2e/__init__.py", "/docs/assets/.git/config"),
+        *("/console/static/..%2f..%2fsettings.py", "/console/static/%252e%252e/x", "/.env", "/docs/assets/%00"),
+    ],
+)
+def test_no_path_leads_out_of_the_assets(anonymous: httpx.Client, path: str) -> None:
+    answer = anonymous.get(path)
+
+    assert answer.status_code in {302, 404}, (answer.status_code, answer.text[:200])
+    assert "import" not in answer.text
+
+
+# ---------------------------------------------------------------- console
+@pytest.fixture
+def console(service: Any, admin: httpx.Client) -> Iterator[httpx.Client]:
+    """A browser signed in as an operator."""
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Op", "password": "correct horse battery"}
+    assert admin.post("/api/v1/users", json={**person, "role": "support"}).status_code == 201
+    with httpx.Client(base_url=service.url, timeout=30) as browser:
+        signed_in = sign_in(browser, person["email"], person["password"])
+        assert (signed_in.status_code, signed_in.headers["location"]) == (302, "/console/")
+        yield browser
+
+
+def sign_in(browser: httpx.Client, email: str, password: str) -> httpx.Response:
+    page = browser.get("/console/login/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+    assert token is not None
+    form = {"csrfmiddlewaretoken": token[1], "username": email, "password": password, "next": "/console/"}
+    return browser.post("/console/login/", data=form, headers={"Referer": str(page.url)})
+
+
+def test_the_console_asks_to_sign_in_on_a_page_with_its_own_style(anonymous: httpx.Client) -> None:
+    sent = anonymous.get("/console/")
+    page = anonymous.get(sent.headers["location"])
+
+    assert (sent.status_code, sent.headers["location"]) == (302, "/console/login/?next=/console/")
+    assert page.status_code == 200
+    assert page.headers["x-frame-options"] == "DENY"
+    for reference in local_references(page.text):
+        asset = anonymous.get(reference)
+        assert asset.status_code == 200, reference
+        assert asset.headers["content-type"].startswith(("text/css", "text/javascript", "application/javascript"))
+
+
+def test_a_customer_does_not_get_into_the_console(anonymous: httpx.Client) -> None:
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Eve", "password": "correct horse battery"}
+    anonymous.post("/api/v1/users", json=person)
+
+    refused = sign_in(anonymous, person["email"], person["password"])
+
+    assert refused.status_code == 200
+    assert anonymous.get("/console/").status_code == 302
+
+
+def test_an_operator_finds_an_order_with_its_lines_stock_and_history(
+    console: httpx.Client, customer: httpx.Client, make_product: Callable[..., int]
+) -> None:
+    product = make_product(name="<b>Canary</b> tea")
+    order = customer.post(ORDERS, json={"items": [{"product_id": product, "quantity": 3}]}).json()
+    customer.delete(f"{ORDERS}/{order['id']}")
+
+    listed = console.get("/console/counterfoil/order/", params={"q": str(order["id"])})
+    shown = console.get(f"/console/counterfoil/order/{order['id']}/change/")
+
+    assert listed.status_code == 200, listed.text
+    assert f"/console/counterfoil/order/{order['id']}/change/" in listed.text
+    assert shown.status_code == 200
+    for expected in ("&lt;b&gt;Canary&lt;/b&gt; tea", "order.created", "order.cancelled", "release"):
+        assert expected in shown.text, expected
+    assert "<b>Canary" not in shown.text
+    assert 'name="_save"' not in shown.text
+
+
+@pytest.mark.parametrize("page", ["order", "product", "stocklevel", "stockmovement", "user", "auditentry"])
+def test_every_page_of_the_console_can_be_viewed_and_searched_and_changes_nothing(
+    console: httpx.Client,
+    customer: httpx.Client,
+    make_product: Callable[..., int],
+    page: str,
+    db: psycopg.Connection[Any],
+) -> None:
+    customer.post(ORDERS, json={"items": [{"product_id": make_product(), "quantity": 1}]})
+    address = f"/console/counterfoil/{page}/"
+    index, listed = console.get("/console/"), console.get(address)
+    first = re.search(rf"{address}(\d+)/change/", listed.text)
+    assert first is not None
+    before = db.execute("SELECT count(*) FROM audit_entries").fetchone()
+
+    shown = console.get(first[0])
+    token = console.cookies.get("csrftoken")
+    form = {"csrfmiddlewaretoken": token, "name": "changed", "status": "confirmed"}
+    referer = {"Referer": str(shown.url)}
+    refused = [
+        console.get(f"{address}add/"),
+        console.post(f"{address}add/", data=form, headers=referer),
+        console.post(first[0], data=form, headers=referer),
+        console.post(first[0].replace("change", "delete"), data={**form, "post": "yes"}, headers=referer),
+    ]
+
+    assert address in index.text
+    assert shown.status_code == 200
+    assert "argon2" not in shown.text
+    assert [answer.status_code for answer in refused] == [403] * 4
+    assert db.execute("SELECT count(*) FROM audit_entries").fetchone() == before
+    for text in ("1", "nobody", "' OR 1=1 --", "9" * 30, "\x00"):
+        assert console.get(address, params={"q": text}).status_code == 200, text

@@ -1,0 +1,318 @@
+"""Sign-in, accounts and profiles over HTTP, and the tokens that open everything else."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import jwt
+import psycopg
+import pytest
+
+from conftest import SECRET
+
+USERS = "/api/v1/users"
+TOKEN = "/api/v1/auth/token"
+PASSWORD = "correct horse battery"
+Unchanged = Callable[[], AbstractContextManager[None]]
+
+
+def person(**values: Any) -> dict[str, Any]:
+    return {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD, **values}
+
+
+def test_somebody_registers_signs_in_and_orders(
+    anonymous: httpx.Client, make_product: Callable[..., int], db: psycopg.Connection[Any]
+) -> None:
+    body = person()
+
+    registered = anonymous.post(USERS, json=body)
+    signed_in = anonymous.post(TOKEN, json={"email": body["email"].upper(), "password": PASSWORD})
+
+    assert registered.status_code == 201, registered.text
+    account = registered.json()
+    assert (account["email"], account["name"], account["role"], account["is_active"]) == (
+        body["email"],
+        "Ada",
+        "customer",
+        True,
+    )
+    assert "password" not in account
+    assert signed_in.status_code == 200, signed_in.text
+    assert (signed_in.json()["token_type"], signed_in.json()["expires_in"]) == ("Bearer", 3600)
+    token = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
+    assert anonymous.get(f"{USERS}/me", headers=token).json() == account
+    order = {"items": [{"product_id": make_product(), "quantity": 1}]}
+    assert anonymous.post("/api/v1/orders", json=order, headers=token).json()["user_id"] == account["id"]
+    stored = db.execute("SELECT password FROM users WHERE id = %s", [account["id"]]).fetchone()
+    assert stored is not None
+    assert stored[0].startswith("argon2")
+
+
+def test_one_address_is_one_account_whatever_its_capitals(anonymous: httpx.Client, nothing_written: Unchanged) -> None:
+    body = person()
+    assert anonymous.post(USERS, json=body).status_code == 201
+
+    with nothing_written():
+        answers = [
+            anonymous.post(USERS, json={**body, "email": email}) for email in (body["email"], body["email"].upper())
+        ]
+
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(409, "EMAIL_TAKEN")] * 2
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("a@b", "@example.com", "a@", "a b@example.com", "a@exa mple.com", "a@@example.com", "a@b@example.com"),
+        *("a@.com", "a@example..com", "a@example.com\r\nBcc: b@example.com", "a\x00@example.com", ""),
+        *("\u0131da@example.com", "\u212aate@example.com", "a@exämple.com", "x" * 250 + "@example.com", 7, None),
+    ],
+)
+def test_what_is_no_address_is_refused(anonymous: httpx.Client, nothing_written: Unchanged, email: Any) -> None:
+    with nothing_written():
+        answer = anonymous.post(USERS, json=person(email=email))
+
+    assert answer.status_code == 400, answer.text
+    assert [found["field"] for found in answer.json()["error"]["details"]["fields"]] == ["email"]
+
+
+@pytest.mark.parametrize("password", ["", "short", "x" * 11, "1q2w3e4r5t6y", "x" * 1025, None])
+def test_a_weak_or_endless_password_is_refused(
+    anonymous: httpx.Client, admin: httpx.Client, nothing_written: Unchanged, password: Any
+) -> None:
+    with nothing_written():
+        answers = [
+            anonymous.post(USERS, json=person(password=password)),
+            admin.put(f"{USERS}/me", json={"password": password, "name": "Ada"}) if password is not None else None,
+        ]
+
+    for answer in filter(None, answers):
+        assert answer.status_code == 400, answer.text
+        assert [found["field"] for found in answer.json()["error"]["details"]["fields"]] == ["password"]
+
+
+def test_a_wrong_password_and_an_unknown_address_look_alike(
+    anonymous: httpx.Client, admin: httpx.Client, nothing_written: Unchanged
+) -> None:
+    body = person()
+    account = anonymous.post(USERS, json=body).json()["id"]
+    attempts = [(body["email"], "wrong horse battery"), ("nobody@example.com", PASSWORD), ("no.address@x", PASSWORD)]
+
+    with nothing_written():
+        answers = [anonymous.post(TOKEN, json={"email": e, "password": p}) for e, p in attempts]
+    admin.put(f"{USERS}/{account}", json={"is_active": False})
+    answers.append(anonymous.post(TOKEN, json={"email": body["email"], "password": PASSWORD}))
+
+    assert [(a.status_code, a.json()["error"]) for a in answers] == [
+        (
+            401,
+            {
+                "code": "LOGIN_FAILED",
+                "message": "E-mail address and password do not match an active account.",
+                "details": {},
+            },
+        )
+    ] * 4
+    assert all("www-authenticate" in answer.headers for answer in answers)
+
+
+def test_signing_in_works_with_an_expired_token_at_hand(anonymous: httpx.Client) -> None:
+    body = person()
+    anonymous.post(USERS, json=body)
+
+    answer = anonymous.post(
+        TOKEN, json={"email": body["email"], "password": PASSWORD}, headers={"Authorization": "Bearer expired"}
+    )
+
+    assert answer.status_code == 200
+
+
+def test_ones_own_account_is_changed_under_its_etag(anonymous: httpx.Client, service: Any) -> None:
+    body = person()
+    anonymous.post(USERS, json=body)
+    token = anonymous.post(TOKEN, json={"email": body["email"], "password": PASSWORD}).json()["access_token"]
+    profile = {
+        "phone": "+49 30 123",
+        "address_line1": "Unter den Linden 1",
+        "address_line2": "",
+        "postal_code": "10117",
+        "city": "Berlin",
+        "country_code": "DE",
+    }
+
+    with service.client(token) as client:
+        changed = client.put(f"{USERS}/me", json={"name": "Ada L.", "profile": profile}, headers={"If-Match": '"1"'})
+        stale = client.put(f"{USERS}/me", json={"name": "Eve"}, headers={"If-Match": '"1"'})
+        renewed = client.put(f"{USERS}/me", json={"password": "another horse battery"})
+
+    assert changed.status_code == 200, changed.text
+    assert (changed.json()["name"], changed.json()["profile"], changed.json()["version"]) == ("Ada L.", profile, 2)
+    assert changed.headers["etag"] == '"2"'
+    assert (stale.status_code, stale.json()["error"]["code"]) == (412, "USER_CHANGED")
+    assert renewed.json()["version"] == 3
+    statuses = [
+        anonymous.post(TOKEN, json={"email": body["email"], "password": password}).status_code
+        for password in (PASSWORD, "another horse battery")
+    ]
+    assert statuses == [401, 200]
+
+
+@pytest.mark.parametrize("name", ["role", "is_active", "email", "id", "is_staff", "is_superuser", "version"])
+def test_nobody_gives_himself_more_rights(customer: httpx.Client, nothing_written: Unchanged, name: str) -> None:
+    with nothing_written():
+        answer = customer.put(f"{USERS}/me", json={"name": "Eve", name: "admin"})
+
+    assert answer.status_code == 400
+    assert [found["field"] for found in answer.json()["error"]["details"]["fields"]] == [name]
+
+
+def test_a_role_is_given_by_administrators_only(
+    anonymous: httpx.Client, customer: httpx.Client, admin: httpx.Client, nothing_written: Unchanged
+) -> None:
+    with nothing_written():
+        by_stranger = anonymous.post(USERS, json=person(role="admin"))
+        by_customer = customer.post(USERS, json=person(role="support"))
+    by_admin = admin.post(USERS, json=person(role="support"))
+
+    assert by_stranger.status_code == 400
+    assert by_customer.status_code == 403
+    assert (by_admin.status_code, by_admin.json()["role"]) == (201, "support")
+
+
+def test_accounts_are_listed_read_and_changed_by_administrators_only(
+    admin: httpx.Client, service: Any, make_token: Callable[..., str], nothing_written: Unchanged
+) -> None:
+    account = admin.post(USERS, json=person()).json()["id"]
+
+    for role in ("customer", "support", "manager", "service"):
+        with service.client(make_token(role)) as client, nothing_written():
+            answers = [
+                client.get(USERS),
+                client.get(f"{USERS}/{account}"),
+                client.get(f"{USERS}/{2**62}"),
+                client.put(f"{USERS}/{account}", json={"role": "admin"}),
+            ]
+        assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(403, "ROLE_MISSING")] * 4
+
+    promoted = admin.put(f"{USERS}/{account}", json={"role": "manager"}, headers={"If-Match": '"1"'})
+    assert (promoted.status_code, promoted.json()["role"]) == (200, "manager")
+    assert admin.get(f"{USERS}/{account}").json() == promoted.json()
+    assert admin.put(f"{USERS}/{account}", json={"name": "x"}, headers={"If-Match": '"1"'}).status_code == 412
+    for answer in (admin.get(f"{USERS}/{2**62}"), admin.put(f"{USERS}/{2**62}", json={"name": "x"})):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "USER_NOT_FOUND")
+
+
+def test_accounts_are_walked_page_by_page(admin: httpx.Client, db: psycopg.Connection[Any]) -> None:
+    expected = [row[0] for row in db.execute("SELECT id FROM users ORDER BY id").fetchall()]
+
+    seen: list[int] = []
+    page = admin.get(USERS, params={"limit": 7}).json()
+    while True:
+        seen += [account["id"] for account in page["items"]]
+        if page["next"] is None:
+            break
+        page = admin.get(page["next"]).json()
+
+    assert seen == expected
+
+
+# ---------------------------------------------------------------- tokens
+def claims(**values: Any) -> dict[str, Any]:
+    now = int(time.time())
+    made = {
+        "iss": "counterfoil",
+        "aud": "counterfoil-api",
+        "sub": "1",
+        "role": "admin",
+        "jti": "x",
+        "iat": now,
+        "exp": now + 600,
+    }
+    made.update(values)
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def signed(payload: dict[str, Any], secret: str = SECRET, **headers: Any) -> str:
+    return jwt.encode(payload, secret, algorithm="HS256", headers={"typ": "at+jwt", **headers})
+
+
+def encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).decode().rstrip("=")
+
+
+def unsigned(algorithm: str) -> str:
+    parts = [{"alg": algorithm, "typ": "at+jwt"}, claims()]
+    return ".".join(encoded(json.dumps(part).encode()) for part in parts) + "."
+
+
+def signed_with(secret: bytes) -> str:
+    message = unsigned("HS256").rstrip(".")
+    return f"{message}.{encoded(hmac.digest(secret, message.encode(), 'sha256'))}"
+
+
+def test_a_token_of_ours_opens_the_door(anonymous: httpx.Client) -> None:
+    assert anonymous.get(USERS, headers={"Authorization": f"Bearer {signed(claims())}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: unsigned("none"), id="alg none"),
+        pytest.param(lambda: unsigned("None"), id="alg None"),
+        pytest.param(lambda: unsigned("nOnE"), id="alg nOnE"),
+        pytest.param(lambda: unsigned("HS256"), id="no signature"),
+        pytest.param(lambda: jwt.encode(claims(), SECRET, algorithm="HS512", headers={"typ": "at+jwt"}), id="HS512"),
+        pytest.param(lambda: signed_with(b"-----BEGIN PUBLIC KEY-----"), id="a public key as the secret"),
+        pytest.param(lambda: signed_with(b""), id="an empty secret"),
+        pytest.param(lambda: signed(claims(), "secret".ljust(32, "!")), id="secret"),
+        pytest.param(lambda: signed(claims(), "django-insecure-" + "x" * 50), id="Django's default"),
+        pytest.param(lambda: signed(claims(), crit=["x"], x=1), id="crit"),
+        pytest.param(lambda: signed(claims(), crit=["b64"], b64=False), id="b64"),
+        pytest.param(lambda: signed(claims(iss="other")), id="wrong iss"),
+        pytest.param(lambda: signed(claims(iss=None)), id="no iss"),
+        pytest.param(lambda: signed(claims(aud="other")), id="wrong aud"),
+        pytest.param(lambda: signed(claims(aud=["counterfoil-api", "other"])), id="aud list"),
+        pytest.param(lambda: signed(claims(aud=["counterfoil-api"])), id="aud list of one"),
+        pytest.param(lambda: signed(claims(aud=None)), id="no aud"),
+        pytest.param(lambda: signed(claims(exp=int(time.time()) - 1)), id="expired"),
+        pytest.param(lambda: signed(claims(exp=None)), id="no exp"),
+        pytest.param(lambda: signed(claims(exp="never")), id="exp text"),
+        pytest.param(lambda: signed(claims(nbf=int(time.time()) + 600)), id="not yet"),
+        pytest.param(lambda: signed(claims(iat=int(time.time()) + 600)), id="issued in the future"),
+        pytest.param(lambda: signed(claims(jti=None)), id="no jti"),
+        pytest.param(lambda: signed(claims(sub=None)), id="no sub"),
+        pytest.param(lambda: signed(claims(sub="admin")), id="sub text"),
+        pytest.param(lambda: signed(claims(sub="9" * 5000)), id="sub endless"),
+        pytest.param(lambda: signed(claims(role="root")), id="wrong role"),
+        pytest.param(lambda: signed(claims(role=None)), id="no role"),
+        pytest.param(lambda: signed(claims(role=["admin"])), id="role list"),
+        pytest.param(lambda: signed(claims(), typ="JWT"), id="typ JWT"),
+        pytest.param(lambda: signed(claims(), typ="rt+jwt"), id="refresh token"),
+        pytest.param(lambda: signed(claims())[:-2], id="cut"),
+        pytest.param(lambda: "x" * 10_000, id="long"),
+        pytest.param(lambda: "a.b.c", id="dots"),
+    ],
+)
+def test_any_other_token_is_refused(anonymous: httpx.Client, make: Callable[[], str]) -> None:
+    token = {"Authorization": f"Bearer {make()}"}
+
+    answers = [anonymous.get(USERS, headers=token), anonymous.get("/api/v1/products", headers=token)]
+
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "TOKEN_INVALID"), answer.text
+        assert answer.headers["www-authenticate"] == 'Bearer realm="counterfoil"'
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "Token x", "bearer"])
+def test_another_kind_of_credentials_is_refused(anonymous: httpx.Client, header: str) -> None:
+    answer = anonymous.get(f"{USERS}/me", headers={"Authorization": header})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "CREDENTIALS_MISSING")

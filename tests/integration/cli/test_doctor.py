@@ -1,0 +1,119 @@
+"""`counterfoil doctor`, `--help`, and settings that are not right."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import run_counterfoil
+
+COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor")
+
+
+def findings_of(text: str) -> dict[str, dict[str, Any]]:
+    return {finding["name"].strip(): finding for finding in json.loads(text)["findings"]}
+
+
+def test_a_healthy_installation_is_told_as_such(database_url: str, tmp_path: Path) -> None:
+    result = run_counterfoil("doctor", "--json", "-", "--data", str(tmp_path), DATABASE_URL=database_url)
+
+    found = findings_of(result.stdout)
+    assert result.returncode == 0
+    assert {name: found[name]["state"] for name in ("Python", "Settings", "PostgreSQL programs", "Data directory")} == {
+        "Python": "ok",
+        "Settings": "ok",
+        "PostgreSQL programs": "ok",
+        "Data directory": "ok",
+    }
+    assert found["schema"]["found"].startswith("up to date (")
+    assert {name: found[name]["found"] for name in ("fsync", "full_page_writes", "synchronous_commit")} == {
+        "fsync": "on",
+        "full_page_writes": "on",
+        "synchronous_commit": "on",
+    }
+
+
+def test_without_a_service_it_says_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        file = tmp_path / "findings.json"
+        result = run_counterfoil(
+            "doctor",
+            "--data",
+            str(tmp_path),
+            "--port",
+            port,
+            "--json",
+            str(file),
+            DATABASE_URL="",
+            COUNTERFOIL_SECRET="",
+        )
+
+    found = findings_of(file.read_text())
+    assert result.returncode == 0, result.stdout
+    assert (found["Database"]["state"], found["Database"]["next_step"]) == ("note", "`make up` starts its own.")
+    assert (found["Settings"]["state"], found["Settings"]["found"]) == ("note", "COUNTERFOIL_SECRET is not set")
+    assert found[f"Port {port}"]["state"] == "note"
+    assert "What to do" in result.stdout
+
+
+def test_wrong_settings_are_each_named_in_one_sentence() -> None:
+    wrong = {
+        "DATABASE_URL": "mysql://shop@127.0.0.1/shop",
+        "COUNTERFOIL_SECRET": "short",
+        "COUNTERFOIL_PORT": "eighty",
+        "COUNTERFOIL_BATCH_ORDERS_MAX": "0",
+        "COUNTERFOIL_LOG_LEVEL": "LOUD",
+    }
+
+    for command in ("serve", "migrate", "work"):
+        refused = run_counterfoil(command, check=False, **wrong)
+
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("Error: The settings are not right. ")
+        assert refused.stderr.count("\n") == 1
+        assert "Traceback" not in refused.stderr
+        assert [name for name in wrong if f"{name}: " not in refused.stderr] == []
+    assert "COUNTERFOIL_PORT: " in " ".join(run_counterfoil("doctor", check=False, **wrong).stdout.split())
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "COUNTERFOIL_SECRET"])
+def test_serve_names_what_it_needs(name: str) -> None:
+    refused = run_counterfoil("serve", check=False, **{"DATABASE_URL": "postgresql://127.0.0.1/x", name: ""})
+
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"Error: {name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["work", "migrate", "reconcile"])
+def test_a_command_without_a_database_says_where_to_get_one(command: str, tmp_path: Path) -> None:
+    arguments = [] if command == "work" else ["--data", str(tmp_path)]
+
+    refused = run_counterfoil(command, *arguments, check=False, DATABASE_URL="")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: No running service found (")
+    assert "start one with `make up`" in refused.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    shown = run_counterfoil(command, "--help", DATABASE_URL="")
+
+    assert shown.returncode == 0
+    assert f"counterfoil {command}" in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_the_whole_lists_every_command_and_its_version() -> None:
+    shown, version = run_counterfoil("--help"), run_counterfoil("--version")
+
+    assert [command for command in COMMANDS if f" {command} " not in shown.stdout] == []
+    assert version.stdout.startswith("counterfoil 0.")
+    assert run_counterfoil("fly", check=False).returncode == 2

@@ -1,0 +1,183 @@
+"""One violation of each identity: what is planted past every constraint, and the rows that its check must show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Statements to plant and rows to find; `{name}` stands for the id of an order, product or user of the books."""
+
+    check: str
+    plant: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+INSERT_ORDER = """
+INSERT INTO orders (id, user_id, total_amount, currency, status, version) VALUES (9001, {ada}, 0, 'EUR', 'draft', 1)
+"""
+INSERT_EVENT = """
+INSERT INTO outbox_events (event_id, aggregate, aggregate_id, seq, type, payload, actor, cause)
+VALUES ('00000000-0000-7000-8000-000000000001', 'order', 9001, 1, 'order.drafted',
+        jsonb_build_object('order_id', 9001, 'user_id', {ada}, 'currency', 'EUR', 'total_minor', 0,
+                           'client_reference', NULL, 'version', 1, 'items', jsonb_build_array()), 'x', 'y')
+"""
+INSERT_AUDIT = """
+INSERT INTO audit_entries (actor, action, target, target_id, request_id)
+VALUES ('x', 'order.draft', 'order', 9001, 'y')
+"""
+INSERT_KEY = """
+INSERT INTO idempotency_keys (principal, key, fingerprint, response_status, resource_id, expires_at)
+VALUES ('user:{ada}', 'another-key-of-live', 'f', 201, {live}, now() + interval '1 day')
+"""
+INSERT_FEES = """
+INSERT INTO adjustments (order_id, kind, label, amount) VALUES ({yen}, 'fee', 'x', 0.5), ({yen}, 'fee', 'y', 0.5)
+"""
+
+
+def change_event(order: str, seq: int, field: str, value: str) -> str:
+    return (
+        f"UPDATE outbox_events SET payload = payload || jsonb_build_object('{field}', {value})"  # noqa: S608 - fixed text
+        f" WHERE aggregate_id = {{{order}}} AND seq = {seq}"
+    )
+
+
+VIOLATIONS = (
+    Violation(
+        "stock_levels_equal_movements",
+        ("UPDATE stock_levels SET on_hand = on_hand + 5 WHERE product_id = {tea}",),
+        ({"product_id": "{tea}", "counter": "on_hand", "expected": "100", "found": "105"},),
+    ),
+    Violation(
+        "available_is_not_negative",
+        (
+            "UPDATE stock_levels SET on_hand = 6 WHERE product_id = {tea}",
+            "UPDATE stock_movements SET on_hand_delta = 6 WHERE product_id = {tea} AND kind = 'receipt'",
+        ),
+        ({"product_id": "{tea}", "on_hand": "6", "reserved": "7", "allocated": "0", "found": "-1"},),
+    ),
+    Violation(
+        "promised_stock_equals_orders",
+        (
+            "INSERT INTO stock_movements (product_id, kind, reserved_delta, actor) VALUES ({tea}, 'reserve', 2, 'x')",
+            "UPDATE stock_levels SET reserved = reserved + 2 WHERE product_id = {tea}",
+        ),
+        ({"product_id": "{tea}", "counter": "reserved", "expected": "7", "found": "9"},),
+    ),
+    Violation(
+        "order_movements_equal_lines",
+        ("UPDATE stock_movements SET order_id = {cancelled} WHERE order_id = {other}",),
+        (
+            {"order_id": "{other}", "product_id": "{tea}", "expected_reserved": "3", "found_reserved": "0"},
+            {"order_id": "{cancelled}", "product_id": "{tea}", "expected_reserved": "0", "found_reserved": "3"},
+        ),
+    ),
+    Violation(
+        "orders_have_lines", (INSERT_ORDER, INSERT_EVENT, INSERT_AUDIT), ({"order_id": "9001", "status": "draft"},)
+    ),
+    Violation(
+        "order_total_equals_lines",
+        (
+            "UPDATE orders SET total_amount = total_amount + 1 WHERE id = {other}",
+            change_event("other", 1, "total_minor", "6097"),
+        ),
+        ({"order_id": "{other}", "expected": "59.9700", "found": "60.9700"},),
+    ),
+    Violation(
+        "amounts_fit_currency",
+        (
+            INSERT_FEES,
+            "UPDATE orders SET total_amount = total_amount + 1 WHERE id = {yen}",
+            change_event("yen", 1, "total_minor", "1001"),
+        ),
+        ({"order_id": "{yen}", "column_name": "amount", "currency": "JPY", "found": "0.5000"},) * 2,
+    ),
+    Violation(
+        "placed_orders_have_one_created_event",
+        ("UPDATE orders SET placed_at = now() WHERE id = {gone}",),
+        ({"order_id": "{gone}", "expected": "1", "found": "0"},),
+    ),
+    Violation(
+        "events_have_their_order",
+        (INSERT_EVENT, INSERT_AUDIT),
+        ({"order_id": "9001", "seq": "1", "type": "order.drafted"},),
+    ),
+    Violation(
+        "event_numbers_have_no_gap",
+        (
+            change_event("live", 2, "version", "3"),
+            "UPDATE outbox_events SET seq = 3 WHERE aggregate_id = {live} AND seq = 2",
+            "UPDATE orders SET version = 3 WHERE id = {live}",
+        ),
+        ({"order_id": "{live}", "expected": "2", "found": "3"},),
+    ),
+    Violation(
+        "version_is_last_event_number",
+        ("UPDATE orders SET version = 7 WHERE id = {live}",),
+        ({"order_id": "{live}", "expected": "7", "found": "2"},),
+    ),
+    Violation(
+        "events_follow_transitions",
+        ("UPDATE outbox_events SET type = 'order.cancelled' WHERE aggregate_id = {gone} AND seq = 2",),
+        ({"order_id": "{gone}", "seq": "2", "status_before": "draft", "found": "order.cancelled"},),
+    ),
+    Violation(
+        "status_agrees_with_events",
+        ("UPDATE orders SET status = 'expired' WHERE id = {cancelled}",),
+        ({"order_id": "{cancelled}", "expected": "cancelled", "found": "expired"},),
+    ),
+    Violation(
+        "last_event_tells_the_order",
+        (
+            change_event("live", 2, "total_minor", "1"),
+            "UPDATE outbox_events SET payload = payload - 'currency' WHERE aggregate_id = {live} AND seq = 2",
+        ),
+        (
+            {"order_id": "{live}", "seq": "2", "field": "currency", "expected": "EUR", "found": "None"},
+            {"order_id": "{live}", "seq": "2", "field": "total_minor", "expected": "8746", "found": "1"},
+        ),
+    ),
+    Violation(
+        "last_event_tells_the_lines",
+        (
+            change_event("other", 1, "items", "7"),
+            "UPDATE order_items SET name = 'Coffee' WHERE order_id = {live} AND product_id = {pot}",
+        ),
+        (
+            {"order_id": "{other}", "seq": "1", "expected": '{tea} 3 1999 TEA Tea, "fine"', "found": "None"},
+            {
+                "order_id": "{live}",
+                "seq": "2",
+                "expected": '{tea} 4 1999 TEA Tea, "fine";{pot} 1 750 POT Coffee',
+                "found": '{tea} 4 1999 TEA Tea, "fine";{pot} 1 750 POT Pot, "fine"',
+            },
+        ),
+    ),
+    Violation(
+        "keys_point_to_their_order",
+        (
+            "UPDATE idempotency_keys SET principal = 'user:{bob}' WHERE key = 'key-of-order-live'",
+            "UPDATE idempotency_keys SET resource_id = 9001 WHERE key = 'key-of-order-other'",
+        ),
+        (
+            {"key": "key-of-order-live", "order_id": "{live}", "expected": "user:{bob}", "found": "user:{ada}"},
+            {"key": "key-of-order-other", "order_id": "9001", "expected": "user:{bob}", "found": "None"},
+        ),
+    ),
+    Violation("orders_have_one_key", (INSERT_KEY,), ({"order_id": "{live}", "expected": "1", "found": "2"},)),
+    Violation(
+        "every_event_has_its_audit_entry",
+        (
+            "DELETE FROM audit_entries WHERE request_id = 'req-live-2'",
+            "UPDATE audit_entries SET actor = 'user:0' WHERE request_id = 'req-other-1'",
+        ),
+        (
+            {"order_id": "{live}", "actor": "user:{ada}", "request_id": "req-live-2", "expected": "1", "found": "0"},
+            {"order_id": "{other}", "actor": "user:0", "request_id": "req-other-1", "expected": "0", "found": "1"},
+            {"order_id": "{other}", "actor": "user:{bob}", "request_id": "req-other-1", "expected": "1", "found": "0"},
+        ),
+    ),
+)
