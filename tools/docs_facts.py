@@ -14,7 +14,7 @@ from docs_reference import openapi, render_endpoint_table, render_error_table
 from docs_schema import render_schema
 from docs_text import fence, first_line, table
 
-from counterfoil.api.app import BODY_BYTES_MAX
+from counterfoil.api.bodies import BODY_BYTES_MAX
 from counterfoil.api.schemas.validation import PROBLEMS_MAX
 from counterfoil.cli import processes
 from counterfoil.config import settings
@@ -149,7 +149,7 @@ def _sizes() -> Iterator[tuple[str, str, str]]:
     yield "lines of an order", str(LINES_MAX), "orders/commands.py"
     yield "units of one product in an order", f"{QUANTITY_MAX:,}", "orders/commands.py"
     yield "an amount, in major units", f"below {AMOUNT_MAX:,.0f}", "kernel/money.py"
-    yield "request body", f"{BODY_BYTES_MAX:,} bytes", "api/app.py"
+    yield "request body", f"{BODY_BYTES_MAX:,} bytes", "api/bodies.py"
     yield "offending fields named in one answer", str(PROBLEMS_MAX), "api/schemas/validation.py"
     yield "entries of a page", f"{page['default']} by default, {page['maximum']:g} at most", "api/controllers/orders.py"
 

@@ -12,6 +12,7 @@ from django.conf import settings
 from litestar import MediaType, Request, Response
 from litestar.openapi import ResponseSpec
 
+from counterfoil.api.bodies import header
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.fields import encode_body
 from counterfoil.api.schemas.problem import Problem
@@ -102,7 +103,7 @@ def write_once(
 
     Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`.
     """
-    key = read_key(request.headers.get("idempotency-key"))
+    key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
         raise IdempotencyKeyMissing
     found = run_in_thread(
@@ -128,10 +129,10 @@ def write(execute: Callable[[], Any]) -> Any:
 
 def if_match(request: AnyRequest) -> str | None:
     """Return the entity tag that the caller insists on, or None (absent or `*`); raises ValidationFailed."""
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
+    given = header(request, b"if-match")
+    if given is None or given.strip() == "*":
         return None
-    found = _ENTITY_TAG.fullmatch(header.strip())
+    found = _ENTITY_TAG.fullmatch(given.strip())
     if found is None:
         message = 'Send one entity tag as the header ETag gave it, such as "1-created", or *.'
         raise ValidationFailed([{"field": "If-Match", "message": message}])

@@ -15,7 +15,7 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from counterfoil import __version__
-from counterfoil.api.bodies import ApiRequest
+from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
@@ -25,7 +25,6 @@ from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
 
-BODY_BYTES_MAX = 1_000_000
 _SWAGGER = Path(swagger_ui_bundle.__file__).parent / "vendor"
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import ClientException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import Receive
+from litestar.types.empty import Empty
 
 from counterfoil.api.schemas.validation import find_problems
 from counterfoil.kernel.errors import ValidationFailed
+
+BODY_BYTES_MAX: Final = 1_000_000
 
 
 class ApiRequest(Request[Any, Any, Any]):
@@ -18,6 +23,19 @@ class ApiRequest(Request[Any, Any, Any]):
 
     Litestar would decode it untyped and then convert it leniently, so that the string "2" passed for the number 2.
     """
+
+    async def body(self) -> bytes:
+        """Return the whole body; raises RequestEntityTooLarge before reading more than BODY_BYTES_MAX.
+
+        Litestar's own does the same through a mapping of all headers and a generator: a tenth of an order's time.
+        """
+        state = self._connection_state
+        if state.body is Empty:
+            announced = header(self, b"content-length")
+            if announced is not None and announced.isdigit() and int(announced) > BODY_BYTES_MAX:
+                raise RequestEntityTooLarge
+            state.body = await _read(self.receive)
+        return state.body
 
     async def json(self) -> Any:
         """Return the body as the endpoint's schema; raises ValidationFailed that names every offending field."""
@@ -30,6 +48,25 @@ class ApiRequest(Request[Any, Any, Any]):
             raise ValidationFailed(find_problems(field.annotation, body) or [_first_problem(error)]) from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ClientException from error
+
+
+def header(request: Request[Any, Any, Any], name: bytes) -> str | None:
+    """Return a header by its name in small letters, or None. Reads the raw list: a mapping of all costs 20 µs."""
+    return next((value.decode("latin-1") for known, value in request.scope["headers"] if known == name), None)
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientException(detail="the client went away")
+        body += event["body"]
+        if len(body) > BODY_BYTES_MAX:
+            raise RequestEntityTooLarge
+        more = event["more_body"]
+    return bytes(body)
 
 
 @functools.cache

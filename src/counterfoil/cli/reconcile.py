@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,8 +14,6 @@ from counterfoil.cli.service import TerminalError, use_database
 
 if TYPE_CHECKING:
     from counterfoil.proof.reconcile import Finding, Snapshot
-
-_EXAMPLES_SHOWN: Final = 20
 
 
 def reconcile(
@@ -68,7 +66,7 @@ def _show(finding: Finding, console: Console) -> None:
     if not finding.differences:
         return
     console.print(f"  [red]{finding.differences:,} differences[/] ({finding.check.name}):")
-    for example in finding.examples[:_EXAMPLES_SHOWN]:
+    for example in finding.examples:
         console.print("    " + escape("  ".join(f"{name}={value}" for name, value in example.items())))
     if finding.differences > len(finding.examples):
         console.print(f"    … and {finding.differences - len(finding.examples):,} more")

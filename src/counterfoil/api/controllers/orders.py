@@ -21,6 +21,7 @@ from counterfoil.api.answers import (
     write,
     write_once,
 )
+from counterfoil.api.bodies import header
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.fields import ID_MAX, parse_instant
 from counterfoil.api.schemas.orders import (
@@ -64,7 +65,7 @@ class OrdersController(Controller):
         if data.draft:
             return await _draft(request, data)
         actor = current_actor(request)
-        key = read_key(request.headers.get("idempotency-key"))
+        key = read_key(header(request, b"idempotency-key"))
         command = PlaceOrder(
             user_id=data.user_id or actor.user_id,
             lines=merge_lines([(item.product_id, item.quantity) for item in data.items]),
