@@ -6,6 +6,7 @@ placing, reading and listing orders. Both take their limits from the settings.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +25,9 @@ from counterfoil.kernel.errors import DomainError, ServiceUnavailable, Unavailab
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Waiting for a connection (2 s) and a statement that runs into its own limit (5 s) end before this.
+HOT_SECONDS_MAX: Final = 8.0
 
 # Rows that somebody else holds for longer than lock_timeout (2 s): the database is busy, nothing was written.
 _BUSY: Final = (
@@ -161,10 +165,15 @@ def make_hot_pool(*, size: int) -> psycopg_pool.AsyncConnectionPool[psycopg.Asyn
 async def hot_connection(
     pool: psycopg_pool.AsyncConnectionPool[Any],
 ) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
-    """Lend a connection (autocommit) of the hot pool; driver errors that mean "not now" leave as `Unavailable`."""
+    """Lend a connection (autocommit) of the hot pool; driver errors that mean "not now" leave as `Unavailable`.
+
+    The block has HOT_SECONDS_MAX. The server's own timeouts do not help when it is the server that stands still.
+    """
     try:
-        async with pool.connection() as connection:
+        async with asyncio.timeout(HOT_SECONDS_MAX), pool.connection() as connection:
             yield connection
+    except TimeoutError as error:
+        raise DatabaseUnavailable from error
     except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
         if (translated := translate_database_error(error)) is not None:
             raise translated from error

@@ -60,8 +60,8 @@ def append_audit(
     # Not through the model: for the thousands of targets of a bulk load its objects cost ten times the insert.
     fetch_all(
         """
-        INSERT INTO audit_entries (actor, action, target, target_id, request_id, reason, changes)
-        SELECT %(actor)s, %(action)s, %(target)s, target_id, %(request)s, %(reason)s, %(changes)s::jsonb
+        INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id, reason, changes)
+        SELECT now(), %(actor)s, %(action)s, %(target)s, target_id, %(request)s, %(reason)s, %(changes)s::jsonb
         FROM unnest(%(targets)s::bigint[]) AS target_id
         """,
         {

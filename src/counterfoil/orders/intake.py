@@ -140,6 +140,7 @@ class Intake(Generic[C, R]):
     async def _write(self, batch: Sequence[_Waiting[C, R]]) -> None:
         try:
             results = await self._run_batch([waiting.command for waiting in batch])
+            assert len(results) == len(batch), "every order gets its own answer"
         except DomainError as error:
             for waiting in batch:
                 _answer(waiting, error)

@@ -289,7 +289,10 @@ def test_a_database_that_dies_is_a_503_and_the_service_recovers_by_itself(
             assert order.status_code == 201
             address = f"{ORDERS}/{order.json()['id']}"
             assert postgres.pid is not None
+            servers = child_processes(postgres.pid)
             os.kill(postgres.pid, signal.SIGKILL)
+            # A session that is awake may still answer one statement before it learns that its parent is gone.
+            wait_until(lambda: not any(map(is_alive, servers)))
 
             late = {"client_reference": "late"}
             calls: list[Callable[[], httpx.Response]] = [
@@ -348,11 +351,21 @@ def insert_products(database_url: str, *, count: int, stock: int) -> list[int]:
 
 
 def kill_worker(service: Service) -> None:
-    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-    workers = [pid for pid in map(int, children) if "resource_tracker" not in process_name(pid)]
+    workers = [pid for pid in child_processes(service.process.pid) if "resource_tracker" not in process_name(pid)]
     assert workers, "the supervisor has no web process"
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
+
+
+def child_processes(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def process_name(pid: int) -> str:
