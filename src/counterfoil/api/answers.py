@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 
 import msgspec
 from django.conf import settings
-from litestar import MediaType, Request, Response
+from litestar import Request, Response
 from litestar.openapi import ResponseSpec
+from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
 
 from counterfoil.api.bodies import header
 from counterfoil.api.middleware.authentication import current_actor
@@ -76,12 +77,35 @@ def answer(value: Any, *, status: int = 200, etag: str | None = None, replayed: 
 
 def answer_bytes(body: bytes, *, status: int, etag: str | None = None, replayed: bool = False) -> Response[Any]:
     """Send bytes of JSON as they are."""
-    headers: dict[str, str] = {}
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if etag is not None:
-        headers["ETag"] = etag
+        headers.append((b"etag", etag.encode()))
     if replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return Response(body, status_code=status, media_type=MediaType.JSON, headers=headers)
+        headers.append((b"idempotent-replayed", b"true"))
+    return _Encoded(body, status, headers)
+
+
+class _Encoded(Response[Any]):
+    """An answer whose bytes and headers are there already.
+
+    Litestar turns every response into another object with headers in mappings; for this one there is nothing left to
+    do, which saves a tenth of an order's time.
+    """
+
+    def __init__(self, body: bytes, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Keep what is sent; the parent's members are for answers that are still to be encoded."""
+        self.content = body
+        self.status_code = status
+        self._start: HTTPResponseStartEvent = {"type": "http.response.start", "status": status, "headers": headers}
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> Any:
+        """Return itself: it is an ASGI application."""
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Send the answer."""
+        await send(self._start)
+        await send({"type": "http.response.body", "body": self.content, "more_body": False})
 
 
 def fingerprint_of(request: AnyRequest, body: Any) -> bytes:

@@ -43,7 +43,7 @@ def serve(
             raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
     set_up_django()
     from django.conf import settings
-    from granian.constants import Interfaces, Loops
+    from granian.constants import Interfaces, Loops, RuntimeModes
     from granian.log import LogLevels
     from granian.server import Server
 
@@ -56,6 +56,8 @@ def serve(
         workers=settings.COUNTERFOIL.counterfoil_web_processes,
         workers_kill_timeout=_GRACE_SECONDS,
         loop=Loops.uvloop,
+        # One thread for the network beside Python's: more of them take turns with the interpreter's lock.
+        runtime_mode=RuntimeModes.st,
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         process_name="counterfoil",
