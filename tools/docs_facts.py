@@ -30,7 +30,7 @@ from counterfoil.users.tokens import TOKEN_SECONDS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "src" / "counterfoil"
-FIGURES: Final = ROOT / "docs" / "benchmarks" / "latest.json"
+FIGURES: Final = ROOT / "docs" / "benchmarks" / "bench.json"
 
 
 def render_blocks() -> dict[str, str]:

@@ -46,7 +46,9 @@ def up(
 ) -> None:
     """Start PostgreSQL (unless DATABASE_URL is set), migrate, load demo data, serve, and say how to order."""
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both by hand: a shell starts background jobs with SIGINT ignored, and Python would leave it so.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         _require_free_port(port)
         _prepare_directory(data)
