@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import swagger_ui_bundle
+import drf_spectacular_sidecar
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
@@ -25,7 +25,7 @@ from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
 
-_SWAGGER = Path(swagger_ui_bundle.__file__).parent / "vendor"
+_SWAGGER = Path(drf_spectacular_sidecar.__file__).parent / "static/drf_spectacular_sidecar/swagger-ui-dist"
 
 
 def make_api(
@@ -45,9 +45,7 @@ def make_api(
         middleware=[authenticate],
         request_class=ApiRequest,
     )
-    swagger = create_static_files_router(
-        path="/docs/assets", directories=[next(_SWAGGER.iterdir())], include_in_schema=False
-    )
+    swagger = create_static_files_router(path="/docs/assets", directories=[_SWAGGER], include_in_schema=False)
     app = Litestar(
         route_handlers=[api, swagger, *(mounts or [])],
         state=State(state),
@@ -67,7 +65,7 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Counterfoil",
         version=__version__,
-        description="Orders that are never oversold, never lost and never charged twice.",
+        description="Orders that are never oversold and never lost.",
         path="/docs",
         servers=[Server(url="/")],
         use_handler_docstrings=True,

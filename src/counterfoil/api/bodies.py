@@ -12,6 +12,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Receive
 from litestar.types.empty import Empty
 
+from counterfoil.api.schemas.sentences import rephrase
 from counterfoil.api.schemas.validation import find_problems
 from counterfoil.kernel.errors import ValidationFailed
 
@@ -55,6 +56,24 @@ def header(request: Request[Any, Any, Any], name: bytes) -> str | None:
     return next((value.decode("latin-1") for known, value in request.scope["headers"] if known == name), None)
 
 
+def limit_body(receive: Receive) -> Receive:
+    """Wrap a `receive` so that it raises RequestEntityTooLarge past BODY_BYTES_MAX, for an application of its own.
+
+    Django spools a body to the disk before any of its limits is asked.
+    """
+    total = 0
+
+    async def limited() -> Any:
+        nonlocal total
+        event: Any = await receive()
+        total += len(event.get("body", b""))
+        if total > BODY_BYTES_MAX:
+            raise RequestEntityTooLarge
+        return event
+
+    return limited
+
+
 async def _read(receive: Receive) -> bytes:
     body = bytearray()
     more = True
@@ -77,4 +96,4 @@ def _decoder(schema: Any) -> msgspec.json.Decoder[Any]:
 def _first_problem(error: msgspec.ValidationError) -> dict[str, str]:
     # Where the body cannot be read a second time without its schema, such as a number beyond every range.
     message, _, path = str(error).partition(" - at `")
-    return {"field": path.rstrip("`").removeprefix("$").removeprefix(".") or "body", "message": message + "."}
+    return {"field": path.rstrip("`").removeprefix("$").removeprefix(".") or "body", "message": rephrase(message)}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -73,7 +74,7 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
         _check_settings,
         _check_binaries,
         lambda: _check_directory(data),
-        lambda: _check_port(port),
+        lambda: _check_service(data, port),
         lambda: _check_database(data),
     ]
 
@@ -125,6 +126,23 @@ def _check_directory(data: Path) -> Iterator[Finding]:
         f"{data}, {free_mb:,} MB free" + ("" if writable else ", not writable"),
         "" if good else "Free some space, or name another directory with --data.",
     )
+
+
+def _check_service(data: Path, port: int) -> Iterator[Finding]:
+    try:
+        service = locate_service(data)
+    except TerminalError:
+        yield from _check_port(port)
+        return
+    parts = urlsplit(service.api_url)
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        runs = probe.connect_ex((parts.hostname or "127.0.0.1", parts.port or port)) == 0
+    if runs:
+        yield Finding("Service", "ok", f"runs at {service.api_url}")
+    else:
+        yield Finding("Service", "note", "was killed and left its file behind", "Start it again with `make up`.")
+        yield from _check_port(port)
 
 
 def _check_port(port: int) -> Iterator[Finding]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 DEFAULT_DATA: Final = Path(".counterfoil")
 _FILE: Final = "service.json"
@@ -31,11 +36,39 @@ class ServiceInfo:
 
 
 def write_service(info: ServiceInfo, path: Path) -> None:
-    """Write the file in one step, readable by its owner only: it holds tokens."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.touch(mode=0o600)
-    temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write where a service is, with its tokens; see `write_private`."""
+    write_private(path, json.dumps(asdict(info), indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file in one step, readable by its owner only; raises TerminalError when that is not possible.
+
+    A reader sees the old file or the whole new one. The name it is written under first cannot be guessed, so nobody
+    can lay a link in its way.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise TerminalError(
+            f"{path} cannot be written ({error.strerror}); name another place or free some space."
+        ) from error
+
+
+@contextmanager
+def claim_port(role: str, port: int) -> Iterator[None]:
+    """Hold a port against another counterfoil of the same role; raises TerminalError when it has a holder."""
+    from counterfoil.infrastructure import process
+
+    try:
+        with process.claim_port(role, port):
+            yield
+    except process.PortClaimed as error:
+        raise TerminalError(
+            f"Another counterfoil serves on port {port} already; stop it, or choose another one with --port."
+        ) from error
 
 
 def service_file(data: Path) -> Path:
@@ -62,7 +95,10 @@ def use_database(data: Path | None = None) -> str:
 
     Returns the database's URL. To be called before anything of the core is imported.
     """
-    url = os.environ.get("DATABASE_URL") or locate_service(data).database_url
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        url = locate_service(data).database_url
+        _require_listener(url, service_file(data or DEFAULT_DATA))
     os.environ["DATABASE_URL"] = url
     set_up_django()
     return url
@@ -85,6 +121,16 @@ def require_database() -> None:
             f"The database is PostgreSQL {version // 10_000}; use 15 or newer, or unset DATABASE_URL and let"
             " `counterfoil up` start its own."
         )
+
+
+def _require_listener(database_url: str, path: Path) -> None:
+    """Tell a service that was killed, and left its file behind, from a database that is away."""
+    parts = urlsplit(database_url)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 5432), timeout=5):
+            return
+    except OSError as error:
+        raise TerminalError(f"The service that {path} names no longer runs; start it with `make up`.") from error
 
 
 def set_up_django() -> None:

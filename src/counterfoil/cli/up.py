@@ -26,10 +26,13 @@ from counterfoil.cli.service import (
     DEFAULT_DATA,
     ServiceInfo,
     TerminalError,
+    claim_port,
     service_file,
     set_up_django,
+    write_private,
     write_service,
 )
+from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 
 _READY_SECONDS_MAX: Final = 30
 # Longer than the web process gives to what is in flight (35 s).
@@ -47,12 +50,17 @@ def up(
     """Start PostgreSQL (unless DATABASE_URL is set), migrate, load demo data, serve, and say how to order."""
     started = time.monotonic()
     # Both by hand: a shell starts background jobs with SIGINT ignored, and Python would leave it so.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         _require_free_port(port)
+        stack.enter_context(claim_port("up", port))
+        postgres = _start_postgres(data, stack)
         _prepare_directory(data)
-        _configure(data, port, stack)
+        _configure(data, port)
+        for stale in (service_file(data), *([json_file] if json_file else [])):
+            # Whoever waits for it must not read tokens and ports of an earlier run.
+            _remove(stale)
         info = _prepare_database(data, port)
         children = [_start(stack, data, "serve", "--port", str(port)), _start(stack, data, "work")]
         with console.status("Starting the service"):
@@ -62,7 +70,7 @@ def up(
         if json_file is not None:
             write_service(info.service, json_file)
         _say_hello(info, data, time.monotonic() - started)
-        _wait(children)
+        _wait(children, postgres)
     console.print("Stopped; the data is kept in", str(data))
 
 
@@ -95,20 +103,31 @@ def _prepare_directory(data: Path) -> None:
         ) from error
 
 
-def _configure(data: Path, port: int, stack: contextlib.ExitStack) -> None:
-    """Set the environment of this process and its children: secret, demo mode, database."""
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise TerminalError(f"{path} cannot be replaced ({error.strerror}); name another file with --json.") from error
+
+
+def _configure(data: Path, port: int) -> None:
+    """Set the environment of this process and its children: secret and demo mode."""
     secret = data / "secret"
-    if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_text(secrets.token_urlsafe(48), encoding="ascii")
+    if not secret.exists() or not secret.read_text(encoding="ascii").strip():
+        write_private(secret, secrets.token_urlsafe(48))
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
+
+
+def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
+    """Start the embedded server and set DATABASE_URL, or return None when one is set already.
+
+    Before anything else touches `data`: as root, the launcher makes the directory so that the server's user may pass.
+    """
     if os.environ.get("DATABASE_URL"):
         console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
-        return
-    from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-
+        return None
     with console.status("Starting PostgreSQL") as status:
         postgres = EmbeddedPostgres(data, on_progress=status.update)
         try:
@@ -117,6 +136,7 @@ def _configure(data: Path, port: int, stack: contextlib.ExitStack) -> None:
             raise TerminalError(str(error)) from error
     stack.callback(postgres.stop)
     console.print(f"[green]✓[/] PostgreSQL {postgres.binaries.version} runs, its data is in {data / 'postgres'}")
+    return postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +161,7 @@ def _prepare_database(data: Path, port: int) -> _Started:
     try:
         with console.status("Migrating the database") as status:
             applied = run_migrations(lambda name: status.update(f"Migrating the database: {name}"))
-        console.print(f"[green]✓[/] The schema is up to date ({applied} migrations applied)")
+        console.print("[green]✓[/] The schema is up to date" + (f" ({applied} migrations applied)" if applied else ""))
         with console.status("Loading demo products and people") as status:
             accounts = load_catalogue(on_progress=status.update)
     except db.OperationalError as error:
@@ -167,10 +187,10 @@ def _prepare_database(data: Path, port: int) -> _Started:
 
 def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
     """Remember the passwords of accounts created now (they are stored hashed only); returns all that are known."""
-    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    known: dict[str, str] = json.loads(text) if text.strip() else {}
     known.update(created)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    write_private(path, json.dumps(known, indent=2) + "\n")
     return known
 
 
@@ -216,8 +236,15 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
     raise TerminalError(f"The web process was not ready after {_READY_SECONDS_MAX} s; see logs/serve.log of --data.")
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> None:
+def _wait(children: list[subprocess.Popen[bytes]], postgres: EmbeddedPostgres | None) -> None:
+    """Watch over everything until a signal comes; a PostgreSQL that was killed is started again on its port."""
     while True:
+        if postgres is not None and not postgres.is_running():
+            console.print("PostgreSQL ended by itself; starting it again.")
+            try:
+                postgres.start()
+            except EmbeddedPostgresError as error:
+                raise TerminalError(str(error)) from error
         for child in children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
@@ -227,8 +254,8 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> None:
 def _say_hello(started: _Started, data: Path, seconds: float) -> None:
     service = started.service
     lines = "\n".join(_lines(started, data))
-    Console(stderr=True).print(Panel(lines, title=f"Counterfoil is up ({seconds:.1f} s)", expand=False))
-    console.print("Place an order (the token is valid for one hour):\n")
+    Console(stderr=True).print(Panel(lines, title=f"Counterfoil is up (started in {seconds:.1f} s)", expand=False))
+    console.print("Place an order as a customer (the token is valid for one hour):\n")
     # The command goes to standard output on lines of its own, so that nothing has to be cut out of a frame.
     print(_curl(service, started.product_id), flush=True)
     console.print("\nStop with Ctrl-C.")
@@ -239,14 +266,15 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     yield f"API        {service.api_url}"
     yield f"Docs       {service.docs_url}"
     yield f"Console    {service.console_url}"
-    yield f"Sign in    {started.admin_email}  {started.logins.get(started.admin_email, '(your own password)')}"
+    password = started.logins.get(started.admin_email, "(your own password)")
+    yield f"Sign in    {started.admin_email} (administrator)  {password}"
     yield f"Data       {data}"
     yield "           logs/, logins.json (everybody's password), service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:
     return (
-        f"curl -sS -X POST {service.api_url}/orders \\\n"
+        f"curl -sS -w '\\n' -X POST {service.api_url}/orders \\\n"
         f"  -H 'Authorization: Bearer {service.customer_token}' \\\n"
         f"  -H 'Content-Type: application/json' -H \"Idempotency-Key: first-order-$(date +%s)\" \\\n"
         f"""  -d '{{"items": [{{"product_id": {product_id}, "quantity": 2}}]}}'"""

@@ -17,6 +17,7 @@ from litestar import Litestar, asgi
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from counterfoil.api.app import make_api
+from counterfoil.api.bodies import limit_body
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.infrastructure.database import make_hot_pool
 from counterfoil.infrastructure.logging import configure_logging
@@ -64,7 +65,8 @@ def make_application() -> ASGIApp:
     @asgi("/console", is_mount=True, copy_scope=True)
     async def mount_console(scope: Scope, receive: Receive, send: Send) -> None:
         # Django wants the whole path: its own urls.py says where the console is.
-        await console({**scope, "path": "/console" + scope["path"].removeprefix("/console")}, receive, send)
+        path = "/console" + scope["path"].removeprefix("/console")
+        await console({**scope, "path": path}, limit_body(receive), send)
 
     api = make_api(
         state={"draining": False, "hold_seconds": values.counterfoil_hold_seconds},

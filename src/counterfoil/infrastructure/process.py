@@ -5,10 +5,47 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+
+
+# What this process holds; a forked child gives up its copies, or they would outlive the process that claimed.
+_claims: list[socket.socket] = []
+
+
+class PortClaimed(Exception):
+    """Somebody else holds the port for the same role."""
+
+
+@contextmanager
+def claim_port(role: str, port: int) -> Iterator[None]:
+    """Hold a port for one `role` of this machine until the block or the process ends (Linux); raises PortClaimed.
+
+    The web server shares its listening socket among its processes, so the kernel would let a second service listen
+    on the same port and hand it every other request. A name in the abstract socket space has one holder, and is free
+    again however that holder ends.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX) as holder:
+        try:
+            holder.bind(f"\0counterfoil-{role}-{port}")
+        except OSError as error:
+            raise PortClaimed(f"port {port} as {role}") from error
+        _claims.append(holder)
+        yield
+
+
+def forget_claims() -> None:
+    """Give up the claims that a forked child has inherited; its parent keeps them."""
+    for holder in _claims:
+        holder.close()
 
 
 def die_with_parent(*, parent: int) -> None:

@@ -47,6 +47,9 @@ class StockLevel(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"Stock of product {self.product_id}"
+
 
 class StockMovement(models.Model):
     """One change of the counters; append-only. StockLevel equals the sums of these rows."""
@@ -83,3 +86,6 @@ class StockMovement(models.Model):
                 name="ck_stock_movements_shape",
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"Stock movement {self.pk}"

@@ -66,6 +66,7 @@ class Migration(migrations.Migration):
                 ('changes', models.JSONField(null=True)),
             ],
             options={
+                'verbose_name_plural': 'audit entries',
                 'db_table': 'audit_entries',
             },
         ),

@@ -60,14 +60,15 @@ class Intake(Generic[C, R]):
     """A bounded queue in front of `run_batch`.
 
     `run_batch` gets one to `batch_orders_max` commands and answers each with a result or a DomainError, in the same
-    order, in one transaction: all of the batch's writes are durable when it returns, none if it raises. An exception
+    order, in one transaction: all of the batch's writes are durable when it returns, none if it raises. An exception in
+    the place of a result belongs to that order alone; one that is raised
     halves the batch until the order that causes it stands alone and takes the exception; a DomainError raised for
     the whole batch (the database is away) goes to every order of it.
     """
 
     def __init__(
         self,
-        run_batch: Callable[[Sequence[C]], Awaitable[Sequence[R | DomainError]]],
+        run_batch: Callable[[Sequence[C]], Awaitable[Sequence[R | Exception]]],
         *,
         limits: IntakeLimits,
         observer: IntakeObserver,

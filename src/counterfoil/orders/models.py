@@ -64,6 +64,9 @@ class Order(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"Order {self.pk}"
+
 
 class OrderItem(models.Model):
     """One line: a product, a quantity, and the product's name and price as they were."""
@@ -90,6 +93,9 @@ class OrderItem(models.Model):
             models.CheckConstraint(condition=Q(unit_price__gte=0), name="ck_order_items_unit_price"),
         ]
 
+    def __str__(self) -> str:
+        return f"Line {self.line_no} of order {self.order_id}"
+
 
 class Adjustment(models.Model):
     """An amount on top of or off an order's lines: tax, discount, shipping, fee. Already rounded."""
@@ -114,3 +120,6 @@ class Adjustment(models.Model):
                 name="ck_adjustments_sign",
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of order {self.order_id}"

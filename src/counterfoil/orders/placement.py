@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import psycopg
@@ -32,6 +32,9 @@ class PlacedOrder(msgspec.Struct, frozen=True):
     replayed: bool
 
 
+Outcome: TypeAlias = PlacedOrder | Exception
+
+
 class _Refusal(msgspec.Struct, frozen=True):
     request_id: str
     shortages: list[Shortage]
@@ -48,9 +51,7 @@ _line_problems = msgspec.json.Decoder(list[_LineProblem])
 _strings = msgspec.json.Decoder(list[str])
 
 
-async def place_batch(
-    pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int
-) -> list[PlacedOrder | DomainError]:
+async def place_batch(pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int) -> list[Outcome]:
     """Place the orders of one batch in arrival order and commit once; returns one outcome per command.
 
     A second use of a key inside the batch is not sent: it gets the first one's outcome. Raises what the database
@@ -79,9 +80,7 @@ def _split_duplicates(commands: Sequence[PlaceOrder]) -> tuple[list[int], dict[i
     return leaders, follows
 
 
-def _follow(
-    commands: Sequence[PlaceOrder], index: int, first: int, outcomes: dict[int, PlacedOrder | DomainError]
-) -> PlacedOrder | DomainError:
+def _follow(commands: Sequence[PlaceOrder], index: int, first: int, outcomes: dict[int, Outcome]) -> Outcome:
     outcome = outcomes[first]
     if commands[index].fingerprint != commands[first].fingerprint:
         # The first use settled nothing: an invalid request leaves the key free, and a misuse may stand beside the
@@ -95,14 +94,12 @@ def _follow(
     return PlacedOrder(outcome.facts, replayed=True) if isinstance(outcome, PlacedOrder) else outcome
 
 
-async def _place_with_retries(
-    pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int
-) -> list[PlacedOrder | DomainError]:
+async def _place_with_retries(pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int) -> list[Outcome]:
     for attempt in range(_RETRIES_MAX + 1):
         try:
             async with hot_connection(pool) as connection:
                 rows = await run_place_orders(connection, commands, hold_seconds=hold_seconds)
-            return [_outcome(command, row) for command, row in zip(commands, rows, strict=True)]
+            return [_read_outcome(command, row) for command, row in zip(commands, rows, strict=True)]
         except psycopg.errors.UniqueViolation as error:
             if error.diag.constraint_name == "uq_orders_client_reference" and len(commands) == 1:
                 return [ClientReferenceTaken()]
@@ -113,6 +110,17 @@ async def _place_with_retries(
         low, high = _BACKOFF_SECONDS
         await asyncio.sleep(random.uniform(0, min(high, low * 2**attempt)))  # noqa: S311 - jitter, not a secret
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _read_outcome(command: PlaceOrder, row: tuple[Any, ...]) -> Outcome:
+    """Return one order's outcome; an answer that cannot be read is that order's exception and nobody else's.
+
+    The batch is committed by now: anything raised from here would make the intake place its orders once more.
+    """
+    try:
+        return _outcome(command, row)
+    except Exception as error:  # noqa: BLE001 - see above: nothing may leave this function
+        return error
 
 
 def _outcome(command: PlaceOrder, row: tuple[Any, ...]) -> PlacedOrder | DomainError:

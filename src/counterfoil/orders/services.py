@@ -137,7 +137,8 @@ def update_order(
 ) -> OrderView:
     """Replace lines and/or reference (None: keep). Joins the open transaction; locks order, then stock.
 
-    A product that was in the placed order keeps the price it had; everything else is priced as of now. Stock changes
+    A product that was in the placed order keeps the price it had, unless more of it is wanted; everything else is
+    priced as of now. Stock changes
     by the difference. Raises as `place_draft`.
     """
     before, step = _lock_for(order_id, OrderAction.UPDATE, etag, actor)
@@ -221,7 +222,10 @@ def _offers(lines: Sequence[OrderLine], *, kept: OrderView | None = None) -> dic
     found = products.find_products([line.product_id for line in lines])
     offers = {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found.values()}
     if kept is not None:
+        wanted = {line.product_id: line.quantity for line in lines}
         for item in kept.facts.items:
+            if wanted.get(item.product_id, 0) > item.quantity:
+                continue
             price = Money(item.unit_price_minor, kept.facts.currency)
             offers[item.product_id] = Offer(item.product_id, item.sku, item.name, price, active=True)
     return offers

@@ -32,3 +32,6 @@ class Product(models.Model):
             models.CheckConstraint(condition=models.Q(price__gte=0), name="ck_products_price"),
             models.CheckConstraint(condition=models.Q(currency__regex="^[A-Z]{3}$"), name="ck_products_currency"),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.sku}: {self.name}"

@@ -68,3 +68,6 @@ class Profile(models.Model):
     class Meta:
         app_label = "counterfoil"
         db_table = "profiles"
+
+    def __str__(self) -> str:
+        return f"Profile of user {self.user_id}"

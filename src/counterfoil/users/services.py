@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import psycopg
 from django.conf import settings
@@ -14,7 +17,7 @@ from django.db import IntegrityError
 
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.outbox import append_audit
-from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
 from counterfoil.users import repositories, tokens
 from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
 from counterfoil.users.permissions import Actor, Role
@@ -39,8 +42,16 @@ __all__ = [
     "update_user",
 ]
 
+
 # Hashed when no account matches, so that a wrong address takes as long as a wrong password.
-_UNKNOWN_HASH = make_password("nobody has this password")
+@functools.cache  # made when first needed: hashing takes 100 MB, which a worker never needs
+def _unknown_hash() -> str:
+    return make_password("nobody has this password")
+
+
+# Argon2 takes 100 MB and a core each time. More at once would take memory and threads from everybody else.
+_HASHING: Final = threading.BoundedSemaphore(2)
+_HASHING_SECONDS_MAX: Final = 1.0
 
 
 def normalise_email(email: str) -> str:
@@ -61,7 +72,9 @@ def sign_in(*, email: str, password: str) -> str:
         found = repositories.read_credentials(normalise_email(email))
     except ValueError:
         found = None
-    if not check_password(password, found[1] if found else _UNKNOWN_HASH) or found is None:
+    with _hashing():
+        right = check_password(password, found[1] if found else _unknown_hash())
+    if not right or found is None:
         raise LoginFailed
     return tokens.issue_token(Actor(found[0].id, found[0].role), secret=settings.SECRET_KEY)
 
@@ -178,4 +191,15 @@ def _hash_password(password: str) -> str:
         validate_password(password)
     except ValidationError as error:
         raise ValidationFailed([{"field": "password", "message": " ".join(error.messages)}]) from error
-    return make_password(password)
+    with _hashing():
+        return make_password(password)
+
+
+@contextmanager
+def _hashing() -> Iterator[None]:
+    if not _HASHING.acquire(timeout=_HASHING_SECONDS_MAX):
+        raise ServiceUnavailable
+    try:
+        yield
+    finally:
+        _HASHING.release()

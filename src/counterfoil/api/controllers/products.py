@@ -90,7 +90,7 @@ class ProductsController(Controller):
                 actor=actor.principal,
                 request_id=request_id(request),
             )
-            inventory.open_level(product.id, allow_backorder=data.allow_backorder)
+            inventory.open_level(product.id, allow_backorder=bool(data.allow_backorder))
             return render_product(product)
 
         return write_once(request, data, create)
@@ -122,7 +122,8 @@ class ProductsController(Controller):
                 actor=actor.principal,
                 request_id=request_id(request),
             )
-            inventory.set_backorder(product_id, allow=data.allow_backorder)
+            if data.allow_backorder is not None:
+                inventory.set_backorder(product_id, allow=data.allow_backorder)
             return product
 
         product: services.ProductRecord = write(replace)

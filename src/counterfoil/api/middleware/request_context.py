@@ -10,6 +10,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from counterfoil.api.bodies import BODY_BYTES_MAX
 from counterfoil.api.errors import HTTP_FAILURES, PROBLEM_TYPE, problem_body
 from counterfoil.infrastructure.metrics import count_request
 from counterfoil.kernel.ids import is_request_id, new_request_id
@@ -43,7 +44,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        content_type, encoded, request_id = _read_headers(scope["headers"])
+        content_type, encoded, too_large, request_id = _read_headers(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         status = 500
         # The console's answers bring their own from Django.
@@ -59,6 +60,8 @@ class RequestContext:
         try:
             if _IMPOSSIBLE_PATH.search(scope["path"]):
                 await _refuse(send_with_context, 404, "ROUTE_NOT_FOUND", request_id)
+            elif too_large:
+                await _refuse(send_with_context, 413, "BODY_TOO_LARGE", request_id, (b"connection", b"close"))
             elif _must_be_json(scope) and (encoded or content_type not in {b"", b"application/json"}):
                 await _refuse(send_with_context, 415, "MEDIA_TYPE_UNSUPPORTED", request_id)
             else:
@@ -71,23 +74,25 @@ def _must_be_json(scope: HTTPScope) -> bool:
     return scope["method"] in {"POST", "PUT", "PATCH"} and scope["path"].startswith("/api/")
 
 
-def _read_headers(headers: Any) -> tuple[bytes, bool, str]:
-    content_type, encoded, request_id = b"", False, ""
+def _read_headers(headers: Any) -> tuple[bytes, bool, bool, str]:
+    content_type, encoded, too_large, request_id = b"", False, False, ""
     for name, value in headers:
         if name == b"content-type":
             content_type = value.partition(b";")[0].strip().lower()
         elif name == b"content-encoding":
             encoded = value.strip().lower() not in {b"", b"identity"}
+        elif name == b"content-length":
+            too_large = value.isdigit() and int(value) > BODY_BYTES_MAX
         elif name == b"x-request-id":
             text = value.decode("latin-1")
             request_id = text if is_request_id(text) else ""
-    return content_type, encoded, request_id or new_request_id()
+    return content_type, encoded, too_large, request_id or new_request_id()
 
 
-async def _refuse(send: Send, status: int, code: str, request_id: str) -> None:
+async def _refuse(send: Send, status: int, code: str, request_id: str, *more: tuple[bytes, bytes]) -> None:
     _, message = HTTP_FAILURES[status]
     body = problem_body(status=status, code=code, message=message, details={}, request_id=request_id)
-    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -21,6 +21,7 @@ END: Final = r"$(?!\n)"
 Id = Annotated[int, Meta(ge=1, le=ID_MAX)]
 Line = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*[^\x00-\x1f\s][^\x00-\x1f]*" + END)]
 OptionalLine = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
+Category = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*" + END)]
 LongText = Annotated[str, Meta(max_length=10_000, pattern=_NO_NUL)]
 Sku = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*" + END)]
 CurrencyCode = Annotated[str, Meta(pattern=r"^[A-Z]{3}" + END, examples=["EUR"], description="ISO 4217 code.")]

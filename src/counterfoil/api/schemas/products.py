@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from counterfoil.api.schemas.fields import Amount, CurrencyCode, Line, LongText, OptionalLine, Sku
+from counterfoil.api.schemas.fields import Amount, Category, CurrencyCode, Line, LongText, Sku
 from counterfoil.products.services import ProductRecord
 
 
@@ -19,9 +19,11 @@ class ProductIn(Struct, forbid_unknown_fields=True, frozen=True):
     price: Amount
     currency: CurrencyCode
     description: LongText = ""
-    category: OptionalLine = ""
+    category: Category = ""
     active: bool = True
-    allow_backorder: Annotated[bool, Meta(description="Sell more than there is.")] = False
+    allow_backorder: Annotated[
+        bool | None, Meta(description="Sell more than there is; left out: as it is (at first: no).")
+    ] = None
 
 
 class ProductOut(Struct, frozen=True):

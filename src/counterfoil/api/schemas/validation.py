@@ -10,7 +10,9 @@ import itertools
 from typing import Any, Final
 
 import msgspec
-from msgspec.inspect import Field, ListType, Metadata, StructType, Type, UnionType, type_info
+from msgspec.inspect import EnumType, Field, ListType, LiteralType, Metadata, StructType, Type, UnionType, type_info
+
+from counterfoil.api.schemas.sentences import rephrase
 
 PROBLEMS_MAX: Final = 50
 
@@ -63,7 +65,20 @@ def _check_leaf(info: Type, schema: Any, value: Any, path: str, problems: list[d
         msgspec.convert(value, target, strict=True)
     except msgspec.ValidationError as error:
         message, _, _ = str(error).partition(" - at `")
-        problems.append({"field": path or "body", "message": message.rstrip(".") + "."})
+        problems.append({"field": path or "body", "message": rephrase(message, allowed=_allowed(info, value))})
+
+
+def _allowed(info: Type, value: Any) -> list[str] | None:
+    """Return the values of an enum or literal, also of an optional one."""
+    members = (
+        [_unwrap(member, value) for member in info.types] if isinstance(info, UnionType) else [_unwrap(info, value)]
+    )
+    for member in members:
+        if isinstance(member, EnumType):
+            return [str(choice.value) for choice in member.cls]
+        if isinstance(member, LiteralType):
+            return [str(choice) for choice in member.values]
+    return None
 
 
 def _unwrap(info: Type, value: Any) -> Type:
