@@ -65,7 +65,7 @@ class LimitExceeded(DomainError):
 
 
 class Unavailable(DomainError):
-    """Something needed is out of reach for now; nothing was done."""
+    """Something needed is out of reach for now; the same request may be repeated."""
 
 
 KINDS: tuple[type[DomainError], ...] = (
@@ -88,7 +88,9 @@ def all_errors() -> list[type[DomainError]]:
         for subclass in queue.pop().__subclasses__():
             found.add(subclass)
             queue.append(subclass)
-    return sorted((error for error in found if error.code), key=lambda error: error.code)
+    # A class that __init_subclass__ refused stays among the subclasses until the garbage collector comes by.
+    complete = (error for error in found if error.__dict__.get("code") and error.__dict__.get("__doc__"))
+    return sorted(complete, key=lambda error: error.code)
 
 
 class ValidationFailed(Invalid):

@@ -55,8 +55,14 @@ def merge_lines(items: Sequence[tuple[int, int]]) -> tuple[OrderLine, ...]:
             merged[product_id] = OrderLine(product_id, quantity, position)
         else:
             merged[product_id] = OrderLine(product_id, seen.quantity + quantity, seen.item)
-    for line in merged.values():
-        if line.quantity > QUANTITY_MAX:
-            message = f"The lines of product {line.product_id} add up to more than {QUANTITY_MAX} units."
-            raise ValidationFailed([{"field": f"items[{line.item}].quantity", "message": message}])
+    problems = [
+        {
+            "field": f"items[{line.item}].quantity",
+            "message": f"The lines of product {line.product_id} add up to more than {QUANTITY_MAX} units.",
+        }
+        for line in merged.values()
+        if line.quantity > QUANTITY_MAX
+    ]
+    if problems:
+        raise ValidationFailed(problems)
     return tuple(merged.values())

