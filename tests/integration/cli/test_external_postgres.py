@@ -24,7 +24,10 @@ from conftest import free_port, run_counterfoil, running_service
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 NOBODY = 65534
 
-needs_postgres_15 = pytest.mark.skipif(not BINARIES.exists(), reason="needs the system's PostgreSQL 15")
+# In CI a missing server is a failure, not a reason to skip.
+needs_postgres_15 = pytest.mark.skipif(
+    not BINARIES.exists() and "CI" not in os.environ, reason="needs the system's PostgreSQL 15"
+)
 
 
 @pytest.fixture(scope="module")
