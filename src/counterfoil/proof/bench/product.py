@@ -40,6 +40,10 @@ class Product:
         """Sign an access token for each of these users."""
         return {user_id: issue_token(Actor(user_id, role), secret=self.secret) for user_id in users}
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that all processes of the service have taken so far, the database's not counted."""
+        return sum(_cpu_seconds(pid) for pid in (self.pid, *_children(self.pid)))
+
     def memory_mb(self) -> dict[str, float]:
         """Return the resident memory of each process of the service: main, then web 1, web 2 and so on."""
         sizes = {"main": _resident_mb(self.pid)}
@@ -116,6 +120,13 @@ def _free_port() -> int:
 def _children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+def _cpu_seconds(pid: int) -> float:
+    found = Path(f"/proc/{pid}/stat")
+    # proc(5): after the name in parentheses come state and then, as the 12th and 13th, user and system time in ticks.
+    values = found.read_text().rpartition(")")[2].split() if found.exists() else []
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK") if values else 0.0
 
 
 def _resident_mb(pid: int) -> float:
