@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,17 @@ ATTEMPT_SECONDS_MAX: Final = 30.0
 CONNECT_SECONDS_MAX: Final = 2.0
 # Entries of one page of a list, and refunds of one payment: what gateways give in one answer.
 PAGE_ENTRIES_MAX: Final = 100
+
+
+# What every gateway carries unchanged: in a header, in metadata, inside quotes of a search.
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+
+def check_identifiers(**identifiers: str) -> None:
+    """Raise ValueError when one of our keys or references could not be carried by a gateway."""
+    for name, text in identifiers.items():
+        if not _IDENTIFIER.fullmatch(text):
+            raise ValueError(f"{name} must be 1 to 200 of A-Z a-z 0-9 _ . : -")
 
 
 # ---------------------------------------------------------------- values
@@ -41,7 +53,7 @@ class GatewayRefundStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequest:
-    """One attempt to take money.
+    """One attempt to take money. Raises ValueError on a key or reference that a gateway could not carry.
 
     `reference` is ours and finds the payment again when its answer is lost; `method` is the token that the gateway's
     own form gave to the buyer's browser, so no card number passes through here. `capture_now` takes the money at once
@@ -54,6 +66,10 @@ class PaymentRequest:
     method: str
     capture_now: bool = False
     return_url: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be searched for later."""
+        check_identifiers(key=self.key, reference=self.reference)
 
 
 @dataclass(frozen=True, slots=True)
