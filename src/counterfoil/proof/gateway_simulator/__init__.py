@@ -1,0 +1,1 @@
+"""A payment gateway to test against: Stripe's wire shape, its own memory, and faults on demand."""
