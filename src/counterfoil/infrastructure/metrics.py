@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from counterfoil.kernel.breaker import BreakerState
+
 REGISTRY: Final = CollectorRegistry()
 _LATENCIES: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -48,6 +50,40 @@ INTAKE_HALVED: Final = Counter(
 )
 INTAKE_WAITING: Final = Gauge("counterfoil_intake_waiting_orders", "Orders in the queue now.", registry=REGISTRY)
 
+DEPENDENCY_ATTEMPTS: Final = Counter(
+    "counterfoil_dependency_attempts_total",
+    "Calls to a server that is not ours, each attempt on its own, by operation and outcome.",
+    ["dependency", "operation", "outcome"],
+    registry=REGISTRY,
+)
+DEPENDENCY_SECONDS: Final = Histogram(
+    "counterfoil_dependency_attempt_seconds",
+    "Time one attempt took.",
+    ["dependency", "operation"],
+    # A gateway's attempt may last 30 s, which is the last border that says something.
+    buckets=(*_LATENCIES, 20, 30),
+    registry=REGISTRY,
+)
+DEPENDENCY_RETRIES: Final = Counter(
+    "counterfoil_dependency_retries_total", "Attempts that were repetitions.", ["dependency"], registry=REGISTRY
+)
+DEPENDENCY_UNDER_WAY: Final = Gauge(
+    "counterfoil_dependency_calls_under_way", "Attempts under way now.", ["dependency"], registry=REGISTRY
+)
+DEPENDENCY_BUDGET: Final = Gauge(
+    "counterfoil_dependency_retry_budget", "Retries that could be had now.", ["dependency"], registry=REGISTRY
+)
+DEPENDENCY_BREAKER: Final = Gauge(
+    "counterfoil_dependency_breaker_state",
+    "The circuit breaker: 0 closed, 1 half-open, 2 open, as of the last call.",
+    ["dependency"],
+    registry=REGISTRY,
+)
+DEPENDENCY_OPENED: Final = Counter(
+    "counterfoil_dependency_breaker_opened_total", "Times the breaker opened.", ["dependency"], registry=REGISTRY
+)
+_BREAKER_LEVELS: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time
 def _request_metrics(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
@@ -77,6 +113,43 @@ class IntakeMetrics:
     def batch_halved(self, *, orders: int) -> None:  # noqa: ARG002 - the count of batches is what alarms look at
         """Record a batch that was refused as a whole."""
         INTAKE_HALVED.inc()
+
+
+class DependencyMetrics:
+    """Counts the calls to one dependency (the GatewayObserver of `payments.gateways.resilient`)."""
+
+    def __init__(self, dependency: str) -> None:
+        """Show the dependency from the start, well and at rest."""
+        self._dependency = dependency
+        self._under_way = DEPENDENCY_UNDER_WAY.labels(dependency)
+        self.breaker_changed(BreakerState.CLOSED)
+
+    def attempt_began(self) -> None:
+        """Record that an attempt is under way."""
+        self._under_way.inc()
+
+    def attempt_ended(self) -> None:
+        """Record that an attempt is no longer under way, however it ended."""
+        self._under_way.dec()
+
+    def attempt_counted(self, *, operation: str, outcome: str, seconds: float) -> None:
+        """Record how an attempt ended, or that it was not made."""
+        DEPENDENCY_ATTEMPTS.labels(self._dependency, operation, outcome).inc()
+        DEPENDENCY_SECONDS.labels(self._dependency, operation).observe(seconds)
+
+    def retried(self) -> None:
+        """Record that an attempt is a repetition."""
+        DEPENDENCY_RETRIES.labels(self._dependency).inc()
+
+    def budget_changed(self, *, retries_left: float) -> None:
+        """Record how many retries could be had now."""
+        DEPENDENCY_BUDGET.labels(self._dependency).set(retries_left)
+
+    def breaker_changed(self, state: BreakerState) -> None:
+        """Record the breaker's new state."""
+        DEPENDENCY_BREAKER.labels(self._dependency).set(_BREAKER_LEVELS[state])
+        if state is BreakerState.OPEN:
+            DEPENDENCY_OPENED.labels(self._dependency).inc()
 
 
 def render_metrics() -> bytes:
