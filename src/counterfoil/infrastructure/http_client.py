@@ -125,6 +125,9 @@ def _exchange(
     try:
         connection.request(method, target, body=body, headers={**headers, "Connection": "close"})
         answer = connection.getresponse()
+        if answer.length is None and not answer.chunked:
+            # It ends when the connection does: nobody could tell the whole of it from a part.
+            raise NoAnswer("answer_cut")
         content = bytearray()
         while chunk := answer.read(_READ_BYTES):
             content += chunk

@@ -86,6 +86,7 @@ class StripeGateway:
         callback_secrets: Sequence[str],
         api_url: str = "",
         ca_file: str | None = None,
+        total_seconds_max: float = ATTEMPT_SECONDS_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Talk to Stripe with `api_key`, or to `api_url` if given.
@@ -96,7 +97,7 @@ class StripeGateway:
         transport = _Transport(
             HttpClient(
                 connect_seconds_max=CONNECT_SECONDS_MAX,
-                total_seconds_max=ATTEMPT_SECONDS_MAX,
+                total_seconds_max=total_seconds_max,
                 ca_file=ca_file or stripe.ca_bundle_path,
             )
         )
