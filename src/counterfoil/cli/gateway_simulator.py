@@ -69,6 +69,7 @@ def _run(config: SimulatorConfig, json_path: Path | None) -> None:
 
     try:
         run_simulator(config, on_ready=say_hello)
+        console.print(f"Stopped; the journal is kept in {config.journal}")
     except (FaultPlanError, JournalError) as error:
         raise TerminalError(f"{error}.") from error
     except OSError as error:

@@ -261,6 +261,17 @@ def test_a_server_that_drips_does_not_get_more_time_with_every_drop(start: bytes
     assert time.monotonic() - started < 5
 
 
+def test_a_deadline_that_passed_between_two_steps_is_a_timeout_like_any_other() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+
+    # The start, and the time left to connect; whoever looks again finds the deadline long gone.
+    times = iter([0.0, 0.0])
+    late = HttpClient(connect_seconds_max=5, total_seconds_max=5, clock=lambda: next(times, 1000.0))
+    with server(serve) as url, pytest.raises(NoAnswer, match="timeout"):
+        call(url, caller=late)
+
+
 def test_a_server_that_does_not_read_is_left_at_the_deadline() -> None:
     seen = threading.Event()
 

@@ -23,10 +23,11 @@ from simulator_process import API_KEY, SECRET, Simulator, receiver, simulator
 from conftest import free_port
 from counterfoil.infrastructure.metrics import DependencyMetrics
 from counterfoil.kernel.backoff import Backoff
-from counterfoil.kernel.breaker import BreakerPolicy
+from counterfoil.kernel.breaker import BreakerPolicy, BreakerState
 from counterfoil.kernel.money import Money
 from counterfoil.payments.gateways.base import (
     Callback,
+    CircuitOpen,
     GatewayError,
     GatewayPaymentStatus,
     NotExecuted,
@@ -325,6 +326,18 @@ def test_what_was_not_delivered_is_delivered_in_the_next_life(tmp_path: Path) ->
         assert {event["id"] for event in taken.events()[2:]} == refused
 
 
+def test_what_was_accepted_is_not_delivered_again_in_the_next_life(tmp_path: Path) -> None:
+    with receiver() as taken:
+        for life in (1, 2):
+            with simulator(tmp_path, "--webhook-url", taken.url) as running:
+                post(running, "payment_intents", **CHARGE)
+                taken.wait_for(2 * life)
+                wait_until(lambda at=running: at.control("GET", "state")["webhooks"]["waiting"] == 0)
+
+        names = [event["id"] for event in taken.events()]
+        assert len(names) == len(set(names)) == 4
+
+
 # ---------------------------------------------------------------- all together
 def test_hostile_weather_never_makes_us_say_what_is_not_true(tmp_path: Path) -> None:
     """Payments through the resilient gateway while one call in four goes wrong; the journal is the judge."""
@@ -370,6 +383,41 @@ def test_hostile_weather_never_makes_us_say_what_is_not_true(tmp_path: Path) -> 
             assert answer.status is GatewayPaymentStatus.AUTHORIZED  # type: ignore[attr-defined]
     answered = [answer for answer in told.values() if not isinstance(answer, GatewayError)]
     assert len(answered) >= 220, "most attempts end well, because the same key is tried again"
+
+
+def test_a_gateway_that_hangs_is_left_alone_after_five_calls_and_found_well_again(tmp_path: Path) -> None:
+    later = 0.0
+
+    def request_of(number: int) -> PaymentRequest:
+        return PaymentRequest(f"key-{number}", f"order-{number}", Money(500, "EUR"), "pm_card_visa")
+
+    with simulator(tmp_path) as running:
+        running.plan(charge_then_hang=1, hang_seconds=20)
+        inner = StripeGateway(api_key=API_KEY, callback_secrets=(), api_url=running.url, total_seconds_max=0.2)
+        gateway = ResilientGateway(
+            inner,
+            observer=DependencyMetrics("hanging"),
+            clock=lambda: time.monotonic() + later,
+            sleep=lambda _: None,
+        )
+        # Four attempts, then one more that opens the circuit: what was sent stays unknown.
+        for number in (1, 2):
+            with pytest.raises(OutcomeUnknown):
+                gateway.authorise(request_of(number))
+        for number in range(3, 30):
+            with pytest.raises(CircuitOpen):
+                gateway.authorise(request_of(number))
+        assert running.control("GET", "state")["requests"] == 5
+        assert set(running.truth()) == {"order-1", "order-2"}
+
+        running.plan()
+        later = 10.0
+        payments = [gateway.authorise(request_of(number)) for number in (1, 2, 3)]
+
+        assert gateway.breaker_state is BreakerState.CLOSED
+        assert [payment.payment_id for payment in payments] == [
+            running.truth()[f"order-{number}"].payment_id for number in (1, 2, 3)
+        ]
 
 
 def test_the_journal_holds_what_was_answered_line_by_line(tmp_path: Path) -> None:

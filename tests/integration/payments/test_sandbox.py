@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from counterfoil.payments.gateways.base import (
     Callback,
     CallbackRejected,
     GatewayError,
+    GatewayPayment,
     GatewayPaymentStatus,
     OutcomeUnknown,
     PaymentRequest,
@@ -101,12 +103,20 @@ def test_several_processes_see_one_truth(tmp_path: Path) -> None:
 def test_one_key_from_many_threads_and_objects_holds_money_once(tmp_path: Path) -> None:
     journal = tmp_path / "sandbox.jsonl"
     gateways = [SandboxGateway(journal=journal) for _ in range(4)]
+    together = threading.Barrier(4)
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda n: gateways[n % 4].authorise(request_of("pm_card_visa")), range(40)))
+    def pay_all(gateway: SandboxGateway) -> list[GatewayPayment]:
+        answers = []
+        for number in range(100):
+            together.wait(20)
+            answers.append(gateway.authorise(request_of("pm_card_visa", number)))
+        return answers
 
-    assert answers == [answers[0]] * 40
-    assert len(journal.read_bytes().splitlines()) == 1
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(pay_all, gateways))
+
+    assert answers == [answers[0]] * 4
+    assert len(journal.read_bytes().splitlines()) == 100
 
 
 def test_many_refunds_at_once_never_exceed_what_was_captured(tmp_path: Path) -> None:

@@ -121,6 +121,19 @@ def test_each_failed_probe_doubles_the_open_time_up_to_a_minute_and_closing_forg
     assert bench.refused_for() == 10.0
 
 
+def test_what_opened_it_is_forgotten_when_it_closes() -> None:
+    bench = Bench()
+    bench.open()
+    bench.now += 10.0
+    bench.call(Verdict.SUCCESS)
+    bench.call(Verdict.SUCCESS)
+
+    for _ in range(4):
+        bench.call(Verdict.FAILURE)
+
+    assert bench.breaker.state is BreakerState.CLOSED
+
+
 def test_a_success_between_two_failed_probes_does_not_close_it() -> None:
     bench = Bench()
     bench.open()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counterfoil.infrastructure.metrics import DependencyMetrics, render_metrics
 from counterfoil.kernel.breaker import BreakerState
 from counterfoil.kernel.money import Money
 from counterfoil.payments.gateways.base import (
@@ -375,6 +376,33 @@ def test_a_bug_in_an_adapter_is_raised_as_it_is_and_held_against_nobody() -> Non
     assert bench.under_way == 0
 
 
+# ---------------------------------------------------------------- metrics
+def test_metrics_tell_each_attempt_the_retries_the_budget_and_the_circuit() -> None:
+    bench = Bench(*[refused() for _ in range(5)])
+    gateway = ResilientGateway(
+        bench.inner,  # type: ignore[arg-type]  # only what is called here
+        observer=DependencyMetrics("metered"),
+        clock=lambda: bench.now,
+        sleep=bench.sleep,
+        uniform=lambda _, high: high,
+    )
+    for error in (Unreachable, CircuitOpen):
+        with pytest.raises(error):
+            gateway.authorise(REQUEST)
+
+    told = {line for line in render_metrics().decode().splitlines() if "metered" in line}
+    assert {
+        'counterfoil_dependency_attempts_total{dependency="metered",operation="authorise",outcome="unreachable"} 5.0',
+        'counterfoil_dependency_attempts_total{dependency="metered",operation="authorise",outcome="circuit_open"} 1.0',
+        'counterfoil_dependency_retries_total{dependency="metered"} 4.0',
+        'counterfoil_dependency_retry_budget{dependency="metered"} 6.0',
+        'counterfoil_dependency_breaker_state{dependency="metered"} 2.0',
+        'counterfoil_dependency_breaker_opened_total{dependency="metered"} 1.0',
+        'counterfoil_dependency_calls_under_way{dependency="metered"} 0.0',
+        'counterfoil_dependency_attempt_seconds_count{dependency="metered",operation="authorise"} 6.0',
+    } <= told
+
+
 # ---------------------------------------------------------------- bulkhead
 def test_the_ninth_call_at_once_is_turned_away_and_served_when_one_ends() -> None:
     bench = Bench(policy=ResiliencePolicy(slot_seconds_max=0.01))
@@ -434,3 +462,43 @@ def test_a_call_waits_a_moment_for_a_slot_that_is_given_back() -> None:
     holder.join()
 
     assert order == ["first ends", "second begins"]
+
+
+def test_a_probe_that_finds_no_slot_leaves_room_for_the_next_one() -> None:
+    bench = Bench(policy=ResiliencePolicy(calls_at_once_max=2, slot_seconds_max=0.01))
+    inside, leave = threading.Semaphore(0), threading.Event()
+
+    def hang(_: PaymentRequest) -> GatewayPayment:
+        inside.release()
+        assert leave.wait(20)
+        return PAID
+
+    def occupy() -> threading.Thread:
+        bench.inner.authorise = hang  # type: ignore[method-assign]
+        thread = threading.Thread(target=bench.pay)
+        thread.start()
+        assert inside.acquire(timeout=20)
+        return thread
+
+    def fail(_: PaymentRequest) -> GatewayPayment:
+        raise refused()
+
+    early = occupy()
+    bench.inner.authorise = fail  # type: ignore[method-assign]
+    bench.fail(Unreachable)
+    bench.fail(CircuitOpen)
+    bench.now += 10.0
+    probe = occupy()  # hangs as well: both slots are taken
+    bench.now += 5.0
+    bench.fail(CircuitOpen)
+    bench.now += 20.0
+
+    bench.fail(BulkheadFull)
+    leave.set()
+    early.join()
+    probe.join()
+
+    bench.inner.authorise = lambda _: PAID  # type: ignore[method-assign]
+    assert bench.pay() is PAID
+    assert bench.pay() is PAID
+    assert bench.gateway.breaker_state is BreakerState.CLOSED
