@@ -25,6 +25,8 @@ from counterfoil.kernel.money import AMOUNT_MAX
 from counterfoil.orders import placement
 from counterfoil.orders.commands import LINES_MAX, QUANTITY_MAX
 from counterfoil.orders.states import render_state_diagram
+from counterfoil.payments.gateways.base import ATTEMPT_SECONDS_MAX, CONNECT_SECONDS_MAX
+from counterfoil.payments.gateways.resilient import ResiliencePolicy
 from counterfoil.proof.bench.report import TARGETS
 from counterfoil.users.tokens import TOKEN_SECONDS
 
@@ -92,6 +94,7 @@ _STACK: Final = (
     ("Settings", "pydantic-settings", "{pydantic-settings}", "environment to typed values, with readable errors"),
     ("Tokens", "PyJWT", "{pyjwt}", "signed access tokens"),
     ("Passwords", "argon2-cffi", "{argon2-cffi}", "Argon2 hashes through Django"),
+    ("Payments", "stripe", "{stripe}", "the gateway's official client, behind a protocol of ours"),
     ("Command line", "Typer", "{typer}", "commands as plain functions"),
     ("Logs", "structlog", "{structlog}", "events with fields, as JSON lines"),
     ("Metrics", "prometheus-client", "{prometheus-client}", "the text format that Prometheus reads"),
@@ -117,6 +120,9 @@ def _versions() -> str:
 
 
 # ---------------------------------------------------------------- limits
+_RESILIENT: Final = "payments/gateways/resilient.py"
+
+
 def _limits() -> str:
     return table(("limit", "value", "set in"), [*_times(), *_sizes()])
 
@@ -136,6 +142,9 @@ def _times() -> Iterator[tuple[str, str, str]]:
     yield "transaction left idle", waits["idle_in_transaction_session_timeout"], "config/settings.py"
     yield "wait for a pooled connection", f"{settings.POOL_WAIT_SECONDS:g} s", "config/settings.py"
     yield "pause before a deadlock is retried", f"{low * 1000:g} to {high * 1000:g} ms, random", "orders/placement.py"
+    yield "connection to a payment gateway", f"{CONNECT_SECONDS_MAX:g} s", "payments/gateways/base.py"
+    yield "one attempt at a payment gateway", f"{ATTEMPT_SECONDS_MAX:g} s", "payments/gateways/base.py"
+    yield "wait for a free slot to call it", f"{ResiliencePolicy().slot_seconds_max * 1000:g} ms", _RESILIENT
     yield "time for requests in flight at shutdown", f"{vars(processes)['_GRACE_SECONDS']} s", "cli/processes.py"
 
 
@@ -146,6 +155,8 @@ def _sizes() -> Iterator[tuple[str, str, str]]:
     yield "orders waiting per web process", f"{queue:,}", "COUNTERFOIL_QUEUE_ORDERS_MAX"
     yield "connections per pool", f"{_default('counterfoil_pool_size'):,}", "COUNTERFOIL_POOL_SIZE"
     yield "retries of a deadlock", str(vars(placement)["_RETRIES_MAX"]), "orders/placement.py"
+    yield "retries of a call to a payment gateway", str(ResiliencePolicy().retries_max), _RESILIENT
+    yield "calls to a payment gateway at once", str(ResiliencePolicy().calls_at_once_max), _RESILIENT
     yield "lines of an order", str(LINES_MAX), "orders/commands.py"
     yield "units of one product in an order", f"{QUANTITY_MAX:,}", "orders/commands.py"
     yield "an amount, in major units", f"below {AMOUNT_MAX:,.0f}", "kernel/money.py"

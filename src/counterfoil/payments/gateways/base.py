@@ -259,7 +259,7 @@ class PaymentGateway(Protocol):
         """Return a payment as it is now; raises RequestRejected when there is none."""
 
     def search_payments(self, reference: str) -> tuple[GatewayPayment, ...]:
-        """Return the payments with our reference, quickly. May lag by a minute: not to be found proves nothing."""
+        """Return the payments with our reference, quickly, as they were a minute ago: finding none proves nothing."""
 
     def refunds_of(self, payment_id: str) -> tuple[GatewayRefund, ...]:
         """Return a payment's newest refunds, PAGE_ENTRIES_MAX at most; never lags."""
@@ -296,12 +296,15 @@ def each_refund(gateway: PaymentGateway, span: TimeSpan) -> Iterator[GatewayRefu
 
 
 def find_payments(gateway: PaymentGateway, reference: str, *, span: TimeSpan) -> tuple[GatewayPayment, ...]:
-    """Return every payment with our reference; empty is proof that none was created in the span.
+    """Return every payment with our reference as it is now; empty is proof that none was created in the span.
 
-    The search is asked first because it is one call; the list is read when it finds nothing, because it never lags.
+    The search is asked first because it is one call. It may lag in what it finds and in the state it shows, so what it
+    finds is read again, and when it finds nothing the list decides, which never lags.
     """
     found = gateway.search_payments(reference)
-    return found or tuple(payment for payment in each_payment(gateway, span) if payment.reference == reference)
+    if found:
+        return tuple(gateway.read_payment(payment.payment_id) for payment in found)
+    return tuple(payment for payment in each_payment(gateway, span) if payment.reference == reference)
 
 
 def find_refunds(gateway: PaymentGateway, payment_id: str, *, reference: str) -> tuple[GatewayRefund, ...]:
