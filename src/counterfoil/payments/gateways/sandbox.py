@@ -121,7 +121,8 @@ class SandboxGateway:
             payment = self._payment(payment_id)
             self._require(payment.status is GatewayPaymentStatus.CAPTURED, "payment_unexpected_state")
             self._require(amount.currency == payment.amount.currency, "currency_mismatch")
-            left = payment.captured.amount_minor - self._book.refunded_minor(payment_id)
+            given_back = sum(refund.amount.amount_minor for refund in self._book.refunds_of(payment_id))
+            left = payment.captured.amount_minor - given_back
             self._require(0 < amount.amount_minor <= left, "amount_too_large")
             refund = GatewayRefund(
                 refund_id=_identifier("ref", key),
@@ -143,13 +144,12 @@ class SandboxGateway:
     def search_payments(self, reference: str) -> tuple[GatewayPayment, ...]:
         """Return the payments with our reference; here the search never lags."""
         with self._book.locked():
-            return tuple(payment for payment in self._book.payments.values() if payment.reference == reference)
+            return self._book.with_reference(reference)
 
     def refunds_of(self, payment_id: str) -> tuple[GatewayRefund, ...]:
         """Return a payment's newest refunds."""
         with self._book.locked():
-            found = [refund for refund in self._book.refunds.values() if refund.payment_id == payment_id]
-        return tuple(reversed(found))[:PAGE_ENTRIES_MAX]
+            return tuple(self._book.refunds_of(payment_id)[:PAGE_ENTRIES_MAX])
 
     def list_payments(self, span: TimeSpan, *, after: str = "") -> Page[GatewayPayment]:
         """Return payments created in the span."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,8 @@ class SandboxBook:
         self.refunds: dict[str, GatewayRefund] = {}
         self.answers: dict[str, Line] = {}
         self.attempts: dict[str, int] = {}
+        self._payments_by_reference: defaultdict[str, list[str]] = defaultdict(list)
+        self._refunds_by_payment: defaultdict[str, list[GatewayRefund]] = defaultdict(list)
         self._path = path
         self._read_up_to = 0
         self._lock = threading.Lock()
@@ -73,9 +76,13 @@ class SandboxBook:
             self._read_up_to += len(data)
         self._apply(line)
 
-    def refunded_minor(self, payment_id: str) -> int:
-        """Return how much of a payment was given back, in its smallest unit."""
-        return sum(refund.amount.amount_minor for refund in self.refunds.values() if refund.payment_id == payment_id)
+    def with_reference(self, reference: str) -> tuple[GatewayPayment, ...]:
+        """Return the payments with our reference, oldest first."""
+        return tuple(self.payments[name] for name in self._payments_by_reference.get(reference, ()))
+
+    def refunds_of(self, payment_id: str) -> list[GatewayRefund]:
+        """Return a payment's refunds, newest first."""
+        return self._refunds_by_payment.get(payment_id, [])[::-1]
 
     def _catch_up(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -90,9 +97,12 @@ class SandboxBook:
 
     def _apply(self, line: Line) -> None:
         if line.payment is not None:
+            if line.payment.payment_id not in self.payments:
+                self._payments_by_reference[line.payment.reference].append(line.payment.payment_id)
             self.payments[line.payment.payment_id] = line.payment
-        if line.refund is not None:
+        if line.refund is not None:  # written once, it never changes
             self.refunds[line.refund.refund_id] = line.refund
+            self._refunds_by_payment[line.refund.payment_id].append(line.refund)
         if line.key:
             self.attempts[line.key] = self.attempts.get(line.key, 0) + 1
         if line.key and (line.payment or line.refund or line.refusal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -54,12 +55,17 @@ class Book:
         self.intents: dict[str, Thing] = {}
         self.refunds: dict[str, Thing] = {}
         self.events: dict[str, Thing] = {}
+        self._refunds_by_intent: defaultdict[str, list[Thing]] = defaultdict(list)
         self._name = name
 
     def apply(self, objects: list[Thing], events: list[Thing]) -> None:
         """Take in what a call has changed, now or when the journal is read."""
         for thing in objects:
-            (self.intents if thing["object"] == "payment_intent" else self.refunds)[thing["id"]] = thing
+            if thing["object"] == "payment_intent":
+                self.intents[thing["id"]] = thing
+            else:  # a refund, which never changes: it succeeds at once
+                self.refunds[thing["id"]] = thing
+                self._refunds_by_intent[thing["payment_intent"]].append(thing)
         for event in events:
             self.events[event["id"]] = event
 
@@ -201,7 +207,7 @@ class Book:
 
     def refunds_of(self, intent_id: str) -> list[Thing]:
         """Return an intent's refunds, oldest first."""
-        return [refund for refund in self.refunds.values() if refund["payment_intent"] == intent_id]
+        return list(self._refunds_by_intent.get(intent_id, ()))
 
     # ------------------------------------------------------------ steps
     def _confirm(self, outcome: Outcome, intent: Thing, form: Thing, now: int) -> None:

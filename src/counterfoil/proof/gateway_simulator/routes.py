@@ -141,7 +141,7 @@ def _search(book: Book, form: Thing, visible_before: float) -> Thing:
 
 def _refund_list(book: Book, form: Thing) -> Thing:
     of = form.get("payment_intent")
-    known = {name: refund for name, refund in book.refunds.items() if of is None or refund["payment_intent"] == of}
+    known = book.refunds if of is None else {refund["id"]: refund for refund in book.refunds_of(of)}
     return _list(known, form, "/v1/refunds")
 
 
