@@ -125,7 +125,7 @@ def read_seal_state() -> SealState:
     return SealState(int(row[0]), float(row[1]))
 
 
-# `{}` is what a server that was never sealed begins with.
+# Also for a trail that was never sealed: it begins before every transaction.
 SEAL_STATE: Final = """
 SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(w.occurred_at)), 0)::float
 FROM (
