@@ -149,11 +149,11 @@ def require_role() -> None:
         return
     try:
         with psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5) as connection:
+            user = connection.info.user
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
     except psycopg.errors.InvalidParameterValue as error:
         raise TerminalError(f"The database has no role {role}; run `counterfoil migrate` on it first.") from error
     except psycopg.errors.InsufficientPrivilege as error:
-        user = connection.info.user
         raise TerminalError(
             f"The login {user} may not act as {role}; as the owner of the tables run: GRANT {role} TO {user};"
         ) from error
