@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, OutboxEvent
+from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.products.models import Product
@@ -11,6 +11,7 @@ from counterfoil.users.models import Profile, User
 __all__ = [
     "Adjustment",
     "AuditEntry",
+    "AuditSeal",
     "IdempotencyKey",
     "Order",
     "OrderItem",

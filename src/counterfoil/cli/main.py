@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from counterfoil import __version__
-from counterfoil.cli import demo, doctor, processes, proofs, reconcile, up
+from counterfoil.cli import audit, demo, doctor, processes, proofs, reconcile, up
 from counterfoil.cli.service import TerminalError
 from counterfoil.kernel.errors import DomainError, Unavailable
 
@@ -36,6 +36,7 @@ app.command(name="load-demo", rich_help_panel=_RUN)(demo.load_demo)
 app.command(rich_help_panel=_PROVE)(proofs.bench)
 app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
+app.add_typer(audit.app, rich_help_panel=_PROVE)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
 
 

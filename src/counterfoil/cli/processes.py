@@ -12,7 +12,15 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from counterfoil.cli.service import TerminalError, require_database, set_up_django, use_database
+from counterfoil.cli.service import (
+    TerminalError,
+    act_as_application,
+    require_database,
+    require_role,
+    set_up_django,
+    use_database,
+    use_owner,
+)
 
 # What is in flight gets 35 s, then the process is ended.
 _GRACE_SECONDS: Final = 35
@@ -41,7 +49,9 @@ def serve(
     for name in ("DATABASE_URL", "COUNTERFOIL_SECRET"):
         if not os.environ.get(name):
             raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
+    act_as_application()
     set_up_django()
+    require_role()
     from django.conf import settings
     from granian.constants import Interfaces, Loops, RuntimeModes
     from granian.log import LogLevels
@@ -67,12 +77,14 @@ def serve(
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry of unpaid orders and of idempotency keys. Any number of these may run."""
+    """Run the periodic jobs: expiry of orders and keys, the chain of the audit trail. Any number of these may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
         die_with_parent(parent=parent)
+    act_as_application()
     use_database()
+    require_role()
     from django.conf import settings
 
     from counterfoil.infrastructure.logging import configure_logging
@@ -91,6 +103,8 @@ def _work_once() -> bool:
     import structlog
     from django import db
 
+    from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
+    from counterfoil.infrastructure.audit_anchors import write_due_anchor
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.idempotency import delete_expired_keys
     from counterfoil.kernel.errors import Unavailable
@@ -103,6 +117,8 @@ def _work_once() -> bool:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        sealed = run_in_thread(seal_entries)
+        run_in_thread(write_due_anchor)
     except Unavailable as error:
         log.warning("work.database_away", code=error.code)
         return False
@@ -111,11 +127,12 @@ def _work_once() -> bool:
         return False
     if expired or deleted:
         log.info("work.done", orders_expired=expired, keys_deleted=deleted)
-    return expired == _EXPIRY_ORDERS_MAX
+    return expired == _EXPIRY_ORDERS_MAX or sealed >= SEAL_ENTRIES_MAX
 
 
 def migrate(data: DataOption = None) -> None:
     """Bring the database's schema up to date; safe to repeat, one runs at a time."""
+    use_owner()
     use_database(data)
     applied = run_migrations(lambda name: console.print(f"  applied {name}"))
     console.print("The schema is up to date." if applied == 0 else f"{applied} migrations applied.")
@@ -142,7 +159,20 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
         try:
             executor = MigrationExecutor(db.connection, progress)
             executor.migrate(executor.loader.graph.leaf_nodes())
+        except db.ProgrammingError as error:
+            raise _explain_refusal(error) from error
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
     db.connections.close_all()
     return applied
+
+
+def _explain_refusal(error: Exception) -> Exception:
+    """Return the sentence of a migration that lacks a right, with what to run; any other error as it is."""
+    import psycopg
+
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return error
+    hint = cause.diag.message_hint or "let the owner of the tables migrate: COUNTERFOIL_OWNER_DATABASE_URL"
+    return TerminalError(f"{cause.diag.message_primary}; {hint}")

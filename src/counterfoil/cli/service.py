@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 DEFAULT_DATA: Final = Path(".counterfoil")
 _FILE: Final = "service.json"
 POSTGRES_MIN: Final = 150_000
+# What migrations/sql/audit_roles_v1.sql makes: everything but changing the audit trail.
+APP_ROLE: Final = "counterfoil_app"
 
 
 class TerminalError(Exception):
@@ -121,6 +123,42 @@ def require_database() -> None:
             f"The database is PostgreSQL {version // 10_000}; use 15 or newer, or unset DATABASE_URL and let"
             " `counterfoil up` start its own."
         )
+
+
+def use_owner() -> None:
+    """Point this process at the login that owns the tables, when it has one of its own."""
+    if owner := os.environ.get("COUNTERFOIL_OWNER_DATABASE_URL"):
+        os.environ["DATABASE_URL"] = owner
+
+
+def act_as_application() -> None:
+    """Let this process and its children act as the application's role; to be called before Django is set up."""
+    os.environ.setdefault("COUNTERFOIL_DATABASE_ROLE", APP_ROLE)
+
+
+def require_role() -> None:
+    """Try the application's role once; raises TerminalError when the database has none or the login may not be it.
+
+    A database that is away is nothing to complain about here: it may come.
+    """
+    import psycopg
+    from psycopg import sql
+
+    role = os.environ["COUNTERFOIL_DATABASE_ROLE"]
+    if not role:
+        return
+    try:
+        with psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5) as connection:
+            user = connection.info.user
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    except psycopg.errors.InvalidParameterValue as error:
+        raise TerminalError(f"The database has no role {role}; run `counterfoil migrate` on it first.") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise TerminalError(
+            f"The login {user} may not act as {role}; as the owner of the tables run: GRANT {role} TO {user};"
+        ) from error
+    except psycopg.OperationalError:
+        return
 
 
 def _require_listener(database_url: str, path: Path) -> None:

@@ -29,6 +29,7 @@ from counterfoil.cli.service import (
     claim_port,
     service_file,
     set_up_django,
+    use_owner,
     write_private,
     write_service,
 )
@@ -55,6 +56,7 @@ def up(
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         _require_free_port(port)
         stack.enter_context(claim_port("up", port))
+        given = os.environ.get("DATABASE_URL", "")
         postgres = _start_postgres(data, stack)
         _prepare_directory(data)
         _configure(data, port)
@@ -62,7 +64,8 @@ def up(
             # Whoever waits for it must not read tokens and ports of an earlier run.
             _remove(stale)
         info = _prepare_database(data, port)
-        children = [_start(stack, data, "serve", "--port", str(port)), _start(stack, data, "work")]
+        login = given if postgres is None else _application_login(os.environ["DATABASE_URL"])
+        children = [_start(stack, data, login, "serve", "--port", str(port)), _start(stack, data, login, "work")]
         with console.status("Starting the service"):
             _wait_until_ready(children[0], port)
         stack.callback(service_file(data).unlink, missing_ok=True)
@@ -111,13 +114,14 @@ def _remove(path: Path) -> None:
 
 
 def _configure(data: Path, port: int) -> None:
-    """Set the environment of this process and its children: secret and demo mode."""
+    """Set the environment of this process and its children: secret, demo mode, place of the anchors."""
     secret = data / "secret"
     if not secret.exists() or not secret.read_text(encoding="ascii").strip():
         write_private(secret, secrets.token_urlsafe(48))
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
+    os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
@@ -126,6 +130,7 @@ def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres
     Before anything else touches `data`: as root, the launcher makes the directory so that the server's user may pass.
     """
     if os.environ.get("DATABASE_URL"):
+        use_owner()
         console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
         return None
     with console.status("Starting PostgreSQL") as status:
@@ -194,13 +199,26 @@ def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
     return known
 
 
-def _start(stack: contextlib.ExitStack, data: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def _application_login(owner_url: str) -> str:
+    """Return the URL that web process and worker connect with to our own server: a login that owns nothing."""
+    import psycopg
+
+    from counterfoil.infrastructure.application_login import make_application_login
+
+    try:
+        return make_application_login(owner_url)
+    except psycopg.Error as error:
+        raise TerminalError(f"The database refuses a login for the application: {error}") from error
+
+
+def _start(stack: contextlib.ExitStack, data: Path, login: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Start one of our own processes with its log in the data directory; it is stopped when the stack unwinds."""
     log_path = data / "logs" / f"{arguments[0]}.log"
     log = stack.enter_context(log_path.open("ab"))
     # A session of its own: Ctrl-C reaches only us, and we stop the children in order.
     child = subprocess.Popen(
         [sys.executable, "-m", "counterfoil", *arguments, "--parent", str(os.getpid())],
+        env={**os.environ, "DATABASE_URL": login},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
 
     database_url: str = Field("", description="PostgreSQL 15 or newer; empty: `up` starts the embedded one.")
+    counterfoil_owner_database_url: SecretStr = Field(
+        SecretStr(""), description="For `migrate`: a login that owns the tables, when that of DATABASE_URL does not."
+    )
+    counterfoil_database_role: str = Field(
+        "", description="Role to act as at every connection; `serve` and `work` set counterfoil_app by themselves."
+    )
+    counterfoil_anchor_dir: str = Field(
+        "", description="Where `work` writes a signed anchor of the audit trail each hour; best on another machine."
+    )
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
     )
@@ -47,6 +57,14 @@ class Settings(BaseSettings):
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
             raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("counterfoil_database_role")
+    @classmethod
+    def _is_role(cls, value: str) -> str:
+        # It becomes part of the connection's options.
+        if value and re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) is None:
+            raise ValueError("must be a name of small letters, digits and underscores")
         return value
 
     @field_validator("counterfoil_log_level")
@@ -127,6 +145,8 @@ TEMPLATES: Final = [
 # Nothing waits for ever: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
 CONNECTION_OPTIONS: Final = (
     "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC -c jit=off"
+    # Rights that the application does not need are given up before its first statement.
+    + (f" -c role={COUNTERFOIL.counterfoil_database_role}" if COUNTERFOIL.counterfoil_database_role else "")
 )
 POOL_WAIT_SECONDS: Final = 2.0
 

@@ -48,6 +48,13 @@ INTAKE_HALVED: Final = Counter(
 )
 INTAKE_WAITING: Final = Gauge("counterfoil_intake_waiting_orders", "Orders in the queue now.", registry=REGISTRY)
 
+AUDIT_UNSEALED_ENTRIES: Final = Gauge(
+    "counterfoil_audit_unsealed_entries", "Audit entries that are not chained yet.", registry=REGISTRY
+)
+AUDIT_UNSEALED_SECONDS: Final = Gauge(
+    "counterfoil_audit_unsealed_seconds", "Age of the oldest audit entry that is not chained yet.", registry=REGISTRY
+)
+
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time
 def _request_metrics(method: str, route: str, status: int) -> tuple[Counter, Histogram]:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
+
+if TYPE_CHECKING:
+    _IntegerField = models.Field[int, int]
+else:  # generic for the type checker only
+    _IntegerField = models.Field
 
 
 class OutboxEvent(models.Model):
@@ -61,8 +69,25 @@ class IdempotencyKey(models.Model):
         return f"Key {self.key} of {self.principal}"
 
 
+class TransactionIdField(_IntegerField):
+    """PostgreSQL's number of a transaction, which does not wrap around (xid8)."""
+
+    def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
+        """Return the column's type."""
+        return "xid8"
+
+    def from_db_value(self, value: str | None, *_: object) -> int | None:
+        """Read what the driver gives as text."""
+        return None if value is None else int(value)
+
+
 class AuditEntry(models.Model):
-    """Who changed what, when and why. Written in the transaction of the change; never updated."""
+    """Who changed what, when and why. Written in the transaction of the change; never updated.
+
+    `target_id` is 0 where a whole table is meant, or where `target_key` names the row. `changes` holds the value before
+    and after of every column that changed; the two hashes are of the whole row. Written by triggers, place_orders_v2()
+    and `append_entry`, never through this model.
+    """
 
     id = models.BigAutoField(primary_key=True)
     occurred_at = models.DateTimeField(db_default=Now())
@@ -70,14 +95,45 @@ class AuditEntry(models.Model):
     action = models.CharField(max_length=60)
     target = models.CharField(max_length=20)
     target_id = models.BigIntegerField()
+    target_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - no row has an empty key
     request_id = models.CharField(max_length=64)
     reason = models.CharField(max_length=255, db_default="")
     changes = models.JSONField(null=True)
+    before_hash = models.BinaryField(null=True)
+    after_hash = models.BinaryField(null=True)
+    xact = TransactionIdField(
+        db_default=models.Func(function="pg_current_xact_id", output_field=TransactionIdField()), editable=False
+    )
 
     class Meta:
         app_label = "counterfoil"
         db_table = "audit_entries"
         verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["xact", "id"], name="idx_audit_entries_xact")]
 
     def __str__(self) -> str:
         return f"Audit entry {self.pk}"
+
+
+class AuditSeal(models.Model):
+    """Up to 1,000 entries in the order of the chain, each with its hash; made by seal_audit_entries_v1() alone.
+
+    The columns are explained in migrations/sql/audit_v1.sql.
+    """
+
+    number = models.BigIntegerField(primary_key=True)
+    position = models.BigIntegerField()
+    entry_ids = ArrayField(models.BigIntegerField())
+    hashes = models.BinaryField()
+    last_xact = TransactionIdField()
+    last_id = models.BigIntegerField()
+    first_id = models.BigIntegerField()
+    cluster = models.BigIntegerField()
+    sealed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        app_label = "counterfoil"
+        db_table = "audit_seals"
+
+    def __str__(self) -> str:
+        return f"Seal {self.pk}"

@@ -1,6 +1,6 @@
 -- name: place_orders
--- One batch; the decision and the writes are in place_orders_v1 (migrations/sql/place_orders_v1.sql).
-SELECT n, outcome, order_id, facts FROM place_orders_v1(
+-- One batch; the decision and the writes are in place_orders_v2 (migrations/sql/place_orders_v2.sql).
+SELECT n, outcome, order_id, facts FROM place_orders_v2(
   %(users)s::bigint[], %(actors)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(requests)s::text[],
   %(references)s::text[], %(events)s::uuid[], %(line_orders)s::integer[], %(line_products)s::bigint[],
   %(line_quantities)s::integer[], %(hold_seconds)s::integer, %(key_hours)s::integer, %(total_max)s::numeric);

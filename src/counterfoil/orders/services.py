@@ -8,8 +8,9 @@ from datetime import datetime
 
 import msgspec
 
+from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import hot_connection, transaction, transaction_required
-from counterfoil.infrastructure.outbox import NewEvent, append_audit, append_events
+from counterfoil.infrastructure.outbox import NewEvent, append_events
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
@@ -101,12 +102,13 @@ def draft_order(
 ) -> OrderView:
     """Save a draft: priced for now, no stock. Joins the open transaction. Raises ValidationFailed, RoleMissing."""
     _require_may_order_for(user_id, actor)
+    _declare("order.draft", trace)
     if not users.is_active(user_id):
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
     priced = pricing.price_order(lines, _offers(lines))
     with repositories.client_reference_guard():
         order_id = repositories.insert_draft(user_id=user_id, priced=priced, client_reference=client_reference)
-    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], "order.draft", trace)
+    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], trace)
 
 
 @transaction_required
@@ -115,13 +117,14 @@ def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, 
 
     Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, InsufficientInventory.
     """
+    _declare("order.place", trace)
     before, step = _lock_for(order_id, OrderAction.PLACE, etag, actor)
     lines = [OrderLine(item.product_id, item.quantity, n) for n, item in enumerate(before.facts.items)]
     priced = pricing.price_order(lines, _offers(lines))
     _reserve_difference(before, lines, trace.principal)
     repositories.replace_items(order_id, priced)
     _write(before, step, priced.total, before.facts.client_reference, hold_seconds)
-    return _record_event(order_id, step.event, "order.place", trace)
+    return _record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -141,6 +144,7 @@ def update_order(
     priced as of now. Stock changes
     by the difference. Raises as `place_draft`.
     """
+    _declare("order.update", trace)
     before, step = _lock_for(order_id, OrderAction.UPDATE, etag, actor)
     total = Money(before.facts.total_minor, before.facts.currency)
     if lines is not None:
@@ -150,7 +154,7 @@ def update_order(
         repositories.replace_items(order_id, priced)
         total = priced.total
     _write(before, step, total, client_reference or before.facts.client_reference, hold_seconds)
-    return _record_event(order_id, step.event, "order.update", trace)
+    return _record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -165,10 +169,11 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
         return before
     action = OrderAction.DISCARD if before.status is OrderStatus.DRAFT else OrderAction.CANCEL
     step = _require_transition(before, action)
+    _declare(f"order.{action}", trace)
     if before.status is OrderStatus.CREATED:
         _release([before], actor=trace.principal, reason="cancelled")
     _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
-    return _record_event(order_id, step.event, f"order.{action}", trace)
+    return _record_event(order_id, step.event, trace)
 
 
 def expire_orders(*, limit: int, trace: Trace) -> int:
@@ -179,13 +184,14 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
     step = find_transition(OrderStatus.CREATED, OrderAction.EXPIRE)
     assert step is not None
     with transaction():
+        _declare("order.expire", trace)
         order_ids = repositories.lock_expired(limit=limit)
         expired = repositories.read_orders(order_ids)
         if not expired:
             return 0
         _release(expired, actor=trace.principal, reason="expired")
         repositories.mark_expired(order_ids)
-        _record_events(repositories.read_orders(order_ids), step.event, "order.expire", trace)
+        _record_events(repositories.read_orders(order_ids), step.event, trace)
         return len(expired)
 
 
@@ -263,13 +269,17 @@ def _write(before: OrderView, step: Transition, total: Money, reference: str | N
         )
 
 
-def _record_event(order_id: int, event_type: str, action: str, trace: Trace) -> OrderView:
+def _declare(action: str, trace: Trace) -> None:
+    declare_change(actor=trace.principal, action=action, request_id=trace.request_id)
+
+
+def _record_event(order_id: int, event_type: str, trace: Trace) -> OrderView:
     [view] = repositories.read_orders([order_id])
-    _record_events([view], event_type, action, trace)
+    _record_events([view], event_type, trace)
     return view
 
 
-def _record_events(views: Sequence[OrderView], event_type: str, action: str, trace: Trace) -> None:
+def _record_events(views: Sequence[OrderView], event_type: str, trace: Trace) -> None:
     append_events(
         [
             NewEvent("order", view.facts.order_id, view.facts.version, event_type, msgspec.to_builtins(view.facts))
@@ -277,11 +287,4 @@ def _record_events(views: Sequence[OrderView], event_type: str, action: str, tra
         ],
         actor=trace.principal,
         cause=trace.request_id,
-    )
-    append_audit(
-        actor=trace.principal,
-        action=action,
-        target="order",
-        target_ids=[view.facts.order_id for view in views],
-        request_id=trace.request_id,
     )

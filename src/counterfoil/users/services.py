@@ -15,8 +15,8 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 
+from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
-from counterfoil.infrastructure.outbox import append_audit
 from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
 from counterfoil.users import repositories, tokens
 from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
@@ -115,21 +115,14 @@ def list_users(*, after: int, limit: int) -> list[UserRecord]:
 @transaction_required
 def create_user(*, email: str, name: str, password: str, role: Role, actor: str, request_id: str) -> UserRecord:
     """Create an account. Joins the open transaction. Raises EmailTaken, or ValidationFailed for a weak password."""
+    # Whoever registers has no number yet; the entry's target is theirs.
+    declare_change(actor=actor or "anonymous", action="user.create", request_id=request_id)
     try:
-        user = repositories.insert_user(email=email, name=name, role=role, password_hash=_hash_password(password))
+        return repositories.insert_user(email=email, name=name, role=role, password_hash=_hash_password(password))
     except IntegrityError as error:
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise EmailTaken from error
         raise
-    append_audit(
-        actor=actor or f"user:{user.id}",
-        action="user.create",
-        target="user",
-        target_ids=[user.id],
-        request_id=request_id,
-        changes={"role": role.value},
-    )
-    return user
 
 
 @transaction_required
@@ -139,16 +132,8 @@ def create_users(users: Sequence[NewUser], *, actor: str, request_id: str, reaso
     Joins the open transaction. They have no password: nobody can sign in until one is set.
     """
     assert all(user.email == normalise_email(user.email) for user in users), "addresses are canonical"
-    created = repositories.insert_users(users, password_hash=make_password(None))
-    append_audit(
-        actor=actor,
-        action="user.create",
-        target="user",
-        target_ids=list(created.values()),
-        request_id=request_id,
-        reason=reason,
-    )
-    return created
+    declare_change(actor=actor, action="user.create", request_id=request_id, reason=reason)
+    return repositories.insert_users(users, password_hash=make_password(None))
 
 
 @transaction_required
@@ -165,6 +150,7 @@ def update_user(
 
     Raises UserNotFound, UserChanged when `etag` is given and no longer true, ValidationFailed for a weak password.
     """
+    declare_change(actor=actor, action="user.update", request_id=request_id)
     before = repositories.lock_user(user_id)
     if before is None:
         raise UserNotFound
@@ -173,17 +159,7 @@ def update_user(
     written = dict(values)
     if "password" in written:
         written["password"] = _hash_password(written["password"])
-    after = repositories.update_user(user_id, written, profile)
-    append_audit(
-        actor=actor,
-        action="user.update",
-        target="user",
-        target_ids=[user_id],
-        request_id=request_id,
-        # Names of what changed, never the values: the audit outlives an erasure.
-        changes={"fields": sorted([*values, *(["profile"] if profile else [])])},
-    )
-    return after
+    return repositories.update_user(user_id, written, profile)
 
 
 def _hash_password(password: str) -> str:

@@ -12,7 +12,13 @@ from litestar.openapi import ResponseSpec
 
 from counterfoil.api.answers import AnyRequest, problems
 from counterfoil.api.middleware.authentication import current_actor
-from counterfoil.infrastructure.metrics import INTAKE_WAITING, render_metrics
+from counterfoil.infrastructure.audit import SEAL_STATE
+from counterfoil.infrastructure.metrics import (
+    AUDIT_UNSEALED_ENTRIES,
+    AUDIT_UNSEALED_SECONDS,
+    INTAKE_WAITING,
+    render_metrics,
+)
 from counterfoil.users.permissions import ADMINS, require_role
 
 # Ready means that PostgreSQL answers within 500 ms.
@@ -41,7 +47,20 @@ class OperationsController(Controller):
         """Answer this process's metrics, for administrators."""
         require_role(current_actor(request), ADMINS)
         INTAKE_WAITING.set(request.app.state.hot.intake.waiting)
+        await _measure_audit(request.app.state.hot.pool)
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _measure_audit(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
+    """Set the gauges of the audit trail; a database that does not answer leaves them as they were."""
+    try:
+        async with asyncio.timeout(_READY_SECONDS), pool.connection() as connection:
+            row = await (await connection.execute(SEAL_STATE)).fetchone()
+    except (TimeoutError, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+        return
+    assert row is not None
+    AUDIT_UNSEALED_ENTRIES.set(row[0])
+    AUDIT_UNSEALED_SECONDS.set(row[1])
 
 
 async def _database_answers(pool: psycopg_pool.AsyncConnectionPool[Any]) -> bool:
