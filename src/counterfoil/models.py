@@ -5,12 +5,14 @@ from __future__ import annotations
 from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, OutboxEvent
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
+from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.models import Profile, User
 
 __all__ = [
     "Adjustment",
     "AuditEntry",
+    "ErasureRequest",
     "IdempotencyKey",
     "Order",
     "OrderItem",

@@ -27,6 +27,7 @@ from counterfoil.cli.service import (
     ServiceInfo,
     TerminalError,
     claim_port,
+    require_master_keys,
     service_file,
     set_up_django,
     write_private,
@@ -37,6 +38,7 @@ from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, Embed
 _READY_SECONDS_MAX: Final = 30
 # Longer than the web process gives to what is in flight (35 s).
 _STOP_SECONDS_MAX: Final = 40
+_KEYS_DATABASE: Final = "counterfoil_keys"
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -111,11 +113,19 @@ def _remove(path: Path) -> None:
 
 
 def _configure(data: Path, port: int) -> None:
-    """Set the environment of this process and its children: secret and demo mode."""
+    """Set the environment of this process and its children: secret, master keys and demo mode."""
     secret = data / "secret"
     if not secret.exists() or not secret.read_text(encoding="ascii").strip():
         write_private(secret, secrets.token_urlsafe(48))
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
+    keys = data.resolve() / "master.keys"
+    if "COUNTERFOIL_MASTER_KEYS_FILE" not in os.environ:
+        if not keys.exists():
+            # Imported here: the module reads settings, which are complete only now.
+            from counterfoil.infrastructure.master_keys import add_master_key
+
+            add_master_key(keys)
+        os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = str(keys)
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
 
@@ -129,9 +139,11 @@ def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres
         console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
         return None
     with console.status("Starting PostgreSQL") as status:
-        postgres = EmbeddedPostgres(data, on_progress=status.update)
+        postgres = EmbeddedPostgres(data, on_progress=status.update, more_databases=[_KEYS_DATABASE])
         try:
             os.environ["DATABASE_URL"] = postgres.start()
+            # Apart from the data that they open, also in a dump.
+            os.environ.setdefault("COUNTERFOIL_KEYS_URL", postgres.url_of(_KEYS_DATABASE))
         except EmbeddedPostgresError as error:
             raise TerminalError(str(error)) from error
     stack.callback(postgres.stop)
@@ -150,6 +162,7 @@ class _Started:
 def _prepare_database(data: Path, port: int) -> _Started:
     """Migrate and load the demo's catalogue and people; returns where to go and tokens for one hour."""
     set_up_django()
+    require_master_keys()
     from django import db
     from django.conf import settings
 
@@ -179,6 +192,8 @@ def _prepare_database(data: Path, port: int) -> _Started:
         database_url=settings.COUNTERFOIL.database_url,
         admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
         customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+        keys_url=settings.COUNTERFOIL.counterfoil_keys_url,
+        master_keys_file=settings.COUNTERFOIL.counterfoil_master_keys_file,
     )
     logins = _keep_logins(data / "logins.json", accounts.passwords)
     admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)

@@ -23,6 +23,15 @@ class Settings(BaseSettings):
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
     )
+    counterfoil_keys_url: str = Field(
+        "",
+        description="PostgreSQL database of the encryption keys; empty: a schema of its own in that of DATABASE_URL.",
+    )
+    counterfoil_master_keys_file: str = Field(
+        "",
+        description="File of master keys, mode 0600: one base64 key of 32 bytes a line, the current one first."
+        " `up` makes its own.",
+    )
     counterfoil_demo: bool = Field(default=False, description="Demo mode: local, plain HTTP, tokens printed by `up`.")
     counterfoil_host: str = Field("127.0.0.1", description="Address to listen on.")
     counterfoil_port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
@@ -42,7 +51,7 @@ class Settings(BaseSettings):
     )
     counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "counterfoil_keys_url")
     @classmethod
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
@@ -94,6 +103,9 @@ MIDDLEWARE: Final = [
 ]
 ROOT_URLCONF: Final = "counterfoil.config.urls"
 AUTH_USER_MODEL: Final = "counterfoil.User"
+AUTHENTICATION_BACKENDS: Final = ["counterfoil.console.sign_in.AccountBackend"]
+# The backend looks accounts up by the index of their address; the address itself is sealed and has none.
+SILENCED_SYSTEM_CHECKS: Final = ["auth.W004"]
 PASSWORD_HASHERS: Final = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: Final = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -131,7 +143,11 @@ CONNECTION_OPTIONS: Final = (
 POOL_WAIT_SECONDS: Final = 2.0
 
 
-def _database(url: str) -> dict[str, Any]:
+# Keys are asked for once a request, in threads; fewer connections than to the data are enough.
+_KEYS_POOL_SIZE_MAX: Final = 4
+
+
+def _database(url: str, *, pool_size: int) -> dict[str, Any]:
     if not url:  # commands that need no database (makemigrations, the generated documents)
         return {"ENGINE": "django.db.backends.dummy"}
     parts = urlsplit(url)
@@ -147,10 +163,16 @@ def _database(url: str) -> dict[str, Any]:
             "options": CONNECTION_OPTIONS,
             "connect_timeout": 5,
             "application_name": "counterfoil",
-            "pool": {"min_size": 1, "max_size": COUNTERFOIL.counterfoil_pool_size, "timeout": POOL_WAIT_SECONDS},
+            "pool": {"min_size": 1, "max_size": pool_size, "timeout": POOL_WAIT_SECONDS},
         },
     }
 
 
-DATABASES: Final = {"default": _database(COUNTERFOIL.database_url)}
+DATABASES: Final = {
+    "default": _database(COUNTERFOIL.database_url, pool_size=COUNTERFOIL.counterfoil_pool_size),
+    "keys": _database(
+        COUNTERFOIL.counterfoil_keys_url or COUNTERFOIL.database_url,
+        pool_size=min(_KEYS_POOL_SIZE_MAX, COUNTERFOIL.counterfoil_pool_size),
+    ),
+}
 LOGGING_CONFIG: Final = None

@@ -45,6 +45,22 @@ def append_events(events: Sequence[NewEvent], *, actor: str, cause: str) -> None
     )
 
 
+def read_audit_about_user(user_id: int, *, after: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return (id, instant, actor, action, request, reason) of up to `limit` entries about an account, above `after`.
+
+    That is what was done to it, and who of the staff has read it.
+    """
+    return fetch_all(
+        """
+        SELECT id, occurred_at, actor, action, request_id, reason FROM audit_entries
+        WHERE id > %(after)s AND target = 'user'
+          AND (target_id = %(user)s OR (action = 'user.read' AND changes -> 'users' @> to_jsonb(%(user)s::bigint)))
+        ORDER BY id LIMIT %(limit)s
+        """,
+        {"user": user_id, "after": after, "limit": limit},
+    )
+
+
 @transaction_required
 def append_audit(
     *,
