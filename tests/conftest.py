@@ -49,6 +49,23 @@ def with_database(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def empty_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """Make an empty database on the session's server; returns its URL. Dropped at the end of the session."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"cf_test_{secrets.token_hex(6)}")
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{made[-1]}"')
+        return with_database(postgres_url, made[-1])
+
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
 def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
     """Make a fresh, migrated database on the session's server; returns its URL. Dropped at the end of the session."""
     made: list[str] = []

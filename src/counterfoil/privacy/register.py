@@ -43,6 +43,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "products.description": "about a product",
     "products.category": "about a product",
     "products.currency": "about a product",
+    "stock_levels.location": "about stock",
     "stock_movements.kind": "about stock",
     "stock_movements.actor": "an account's number",
     "stock_movements.reason": "about stock, written by staff",

@@ -219,7 +219,7 @@ def lock_against_orders(user_id: int) -> bool:
 
     An insert of an order takes a share of the account's key, which only this strongest lock keeps away.
     """
-    return fetch_one("SELECT FROM users WHERE id = %(id)s FOR UPDATE", {"id": user_id}) is not None
+    return fetch_one("SELECT id FROM users WHERE id = %(id)s FOR UPDATE", {"id": user_id}) is not None
 
 
 @transaction_required
