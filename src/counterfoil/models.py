@@ -5,6 +5,7 @@ from __future__ import annotations
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
+from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.models import Profile, User
 
@@ -12,6 +13,7 @@ __all__ = [
     "Adjustment",
     "AuditEntry",
     "AuditSeal",
+    "ErasureRequest",
     "IdempotencyKey",
     "Order",
     "OrderItem",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
 from django.conf import settings
@@ -108,6 +110,14 @@ class _Encoded(Response[Any]):
         await send({"type": "http.response.body", "body": self.content, "more_body": False})
 
 
+@dataclass(frozen=True, slots=True)
+class AboutPerson:
+    """An answer about a person: `value` is what is sent, `subject` whose key it is stored under."""
+
+    value: Any
+    subject: UUID
+
+
 def fingerprint_of(request: AnyRequest, body: Any) -> bytes:
     """Return the fingerprint of this request: method, path and the body in canonical JSON."""
     return fingerprint_request(f"{request.method} {request.scope['path']}", _canonical.encode(body))
@@ -125,7 +135,8 @@ def write_once(
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
-    Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`.
+    Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`. `execute`
+    wraps an answer about a person in AboutPerson.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
@@ -136,9 +147,15 @@ def write_once(
         key=key,
         fingerprint=fingerprint_of(request, body),
         hours=hours,
-        execute=lambda: Answer(status, encode_body(execute()), replayed=False),
+        execute=lambda: _encode(execute(), status),
     )
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+def _encode(value: Any, status: int) -> Answer:
+    about = value if isinstance(value, AboutPerson) else None
+    body = encode_body(value if about is None else about.value)
+    return Answer(status, body, replayed=False, subject=None if about is None else about.subject)
 
 
 def write(execute: Callable[[], Any]) -> Any:

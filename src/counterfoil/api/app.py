@@ -19,6 +19,7 @@ from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
 from counterfoil.api.controllers.users import AuthController, UsersController
 from counterfoil.api.description import ExactNumbers, complete_description
@@ -37,6 +38,7 @@ def make_api(
         route_handlers=[
             AuthController,
             UsersController,
+            PrivacyController,
             ProductsController,
             InventoryController,
             OrdersController,

@@ -13,9 +13,11 @@ import typer
 from rich.console import Console
 
 from counterfoil.cli.service import (
+    APP_ROLE,
     TerminalError,
     act_as_application,
     require_database,
+    require_master_keys,
     require_role,
     set_up_django,
     use_database,
@@ -27,6 +29,8 @@ _GRACE_SECONDS: Final = 35
 _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
 _EXPIRY_ORDERS_MAX: Final = 50
+# Each takes a handful of small transactions, and the expiry of orders must not wait for long.
+_ERASURES_MAX: Final = 10
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -41,7 +45,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [COUNTERFOIL_PORT].")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve the API and the console. Needs DATABASE_URL and COUNTERFOIL_SECRET."""
+    """Serve the API and the console. Needs DATABASE_URL, COUNTERFOIL_SECRET and COUNTERFOIL_MASTER_KEYS_FILE."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -52,6 +56,7 @@ def serve(
     act_as_application()
     set_up_django()
     require_role()
+    require_master_keys()
     from django.conf import settings
     from granian.constants import Interfaces, Loops, RuntimeModes
     from granian.log import LogLevels
@@ -77,7 +82,7 @@ def serve(
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry of orders and keys, the chain of the audit trail. Any number of these may run."""
+    """Run the periodic jobs: expiry, erasures that waited, the chain of the audit trail. Any number may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -85,6 +90,7 @@ def work(
     act_as_application()
     use_database()
     require_role()
+    require_master_keys()
     from django.conf import settings
 
     from counterfoil.infrastructure.logging import configure_logging
@@ -111,12 +117,14 @@ def _work_once() -> bool:
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
+    from counterfoil.privacy.services import retry_erasures
 
     log = structlog.get_logger(__name__)
     try:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        erased = run_in_thread(retry_erasures, limit=_ERASURES_MAX, request_id=trace.request_id)
         sealed = run_in_thread(seal_entries)
         run_in_thread(write_due_anchor)
     except Unavailable as error:
@@ -125,8 +133,8 @@ def _work_once() -> bool:
     except db.Error:
         log.exception("work.failed")
         return False
-    if expired or deleted:
-        log.info("work.done", orders_expired=expired, keys_deleted=deleted)
+    if expired or deleted or erased:
+        log.info("work.done", orders_expired=expired, keys_deleted=deleted, people_erased=erased)
     return expired == _EXPIRY_ORDERS_MAX or sealed >= SEAL_ENTRIES_MAX
 
 
@@ -143,6 +151,8 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
     from django import db
     from django.db.migrations.executor import MigrationExecutor
 
+    from counterfoil.infrastructure.key_store import grant_store, prepare_store
+
     require_database()
     applied = 0
 
@@ -157,8 +167,10 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
         cursor.execute("SET statement_timeout = '120s'; SET lock_timeout = '120s'")
         cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
+            prepare_store()
             executor = MigrationExecutor(db.connection, progress)
             executor.migrate(executor.loader.graph.leaf_nodes())
+            grant_store(APP_ROLE)
         except db.ProgrammingError as error:
             raise _explain_refusal(error) from error
         finally:

@@ -35,6 +35,9 @@ class ServiceInfo:
     database_url: str
     admin_token: str
     customer_token: str
+    # Empty where an older `up` wrote the file, or where keys are kept in the same database.
+    keys_url: str = ""
+    master_keys_file: str = ""
 
 
 def write_service(info: ServiceInfo, path: Path) -> None:
@@ -42,7 +45,7 @@ def write_service(info: ServiceInfo, path: Path) -> None:
     write_private(path, json.dumps(asdict(info), indent=2) + "\n")
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str | bytes) -> None:
     """Write a file in one step, readable by its owner only; raises TerminalError when that is not possible.
 
     A reader sees the old file or the whole new one. The name it is written under first cannot be guessed, so nobody
@@ -50,8 +53,8 @@ def write_private(path: Path, text: str) -> None:
     """
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
         Path(temporary).replace(path)
     except OSError as error:
         raise TerminalError(
@@ -99,8 +102,11 @@ def use_database(data: Path | None = None) -> str:
     """
     url = os.environ.get("DATABASE_URL")
     if not url:
-        url = locate_service(data).database_url
+        service = locate_service(data)
+        url = service.database_url
         _require_listener(url, service_file(data or DEFAULT_DATA))
+        os.environ.setdefault("COUNTERFOIL_KEYS_URL", service.keys_url)
+        os.environ.setdefault("COUNTERFOIL_MASTER_KEYS_FILE", service.master_keys_file)
     os.environ["DATABASE_URL"] = url
     set_up_django()
     return url
@@ -159,6 +165,19 @@ def require_role() -> None:
         ) from error
     except psycopg.OperationalError:
         return
+
+
+def require_master_keys() -> None:
+    """Look at the file of master keys; raises TerminalError when it is missing, weak or open to others."""
+    from counterfoil.infrastructure.master_keys import MasterKeyFileError, check_master_keys
+
+    try:
+        check_master_keys()
+    except MasterKeyFileError as error:
+        raise TerminalError(
+            f"{str(error)[:1].upper()}{str(error)[1:]}; `counterfoil keys rotate --new` makes a good one, and"
+            " COUNTERFOIL_MASTER_KEYS_FILE names it."
+        ) from error
 
 
 def _require_listener(database_url: str, path: Path) -> None:

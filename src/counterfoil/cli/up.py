@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 from rich.console import Console
@@ -27,6 +28,7 @@ from counterfoil.cli.service import (
     ServiceInfo,
     TerminalError,
     claim_port,
+    require_master_keys,
     service_file,
     set_up_django,
     use_owner,
@@ -38,6 +40,7 @@ from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, Embed
 _READY_SECONDS_MAX: Final = 30
 # Longer than the web process gives to what is in flight (35 s).
 _STOP_SECONDS_MAX: Final = 40
+_KEYS_DATABASE: Final = "counterfoil_keys"
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -64,7 +67,7 @@ def up(
             # Whoever waits for it must not read tokens and ports of an earlier run.
             _remove(stale)
         info = _prepare_database(data, port)
-        login = given if postgres is None else _application_login(os.environ["DATABASE_URL"])
+        login = {"DATABASE_URL": given} if postgres is None else _application_login(postgres)
         children = [_start(stack, data, login, "serve", "--port", str(port)), _start(stack, data, login, "work")]
         with console.status("Starting the service"):
             _wait_until_ready(children[0], port)
@@ -114,11 +117,19 @@ def _remove(path: Path) -> None:
 
 
 def _configure(data: Path, port: int) -> None:
-    """Set the environment of this process and its children: secret, demo mode, place of the anchors."""
+    """Set the environment of this process and its children: secret, master keys, demo mode, place of the anchors."""
     secret = data / "secret"
     if not secret.exists() or not secret.read_text(encoding="ascii").strip():
         write_private(secret, secrets.token_urlsafe(48))
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
+    keys = data.resolve() / "master.keys"
+    if "COUNTERFOIL_MASTER_KEYS_FILE" not in os.environ:
+        if not keys.exists():
+            # Imported here: the module reads settings, which are complete only now.
+            from counterfoil.infrastructure.master_keys import add_master_key
+
+            add_master_key(keys)
+        os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = str(keys)
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
     os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
@@ -134,9 +145,11 @@ def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres
         console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
         return None
     with console.status("Starting PostgreSQL") as status:
-        postgres = EmbeddedPostgres(data, on_progress=status.update)
+        postgres = EmbeddedPostgres(data, on_progress=status.update, more_databases=[_KEYS_DATABASE])
         try:
             os.environ["DATABASE_URL"] = postgres.start()
+            # Apart from the data that they open, also in a dump.
+            os.environ.setdefault("COUNTERFOIL_KEYS_URL", postgres.url_of(_KEYS_DATABASE))
         except EmbeddedPostgresError as error:
             raise TerminalError(str(error)) from error
     stack.callback(postgres.stop)
@@ -155,6 +168,7 @@ class _Started:
 def _prepare_database(data: Path, port: int) -> _Started:
     """Migrate and load the demo's catalogue and people; returns where to go and tokens for one hour."""
     set_up_django()
+    require_master_keys()
     from django import db
     from django.conf import settings
 
@@ -184,6 +198,8 @@ def _prepare_database(data: Path, port: int) -> _Started:
         database_url=settings.COUNTERFOIL.database_url,
         admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
         customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+        keys_url=settings.COUNTERFOIL.counterfoil_keys_url,
+        master_keys_file=settings.COUNTERFOIL.counterfoil_master_keys_file,
     )
     logins = _keep_logins(data / "logins.json", accounts.passwords)
     admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
@@ -199,26 +215,32 @@ def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
     return known
 
 
-def _application_login(owner_url: str) -> str:
-    """Return the URL that web process and worker connect with to our own server: a login that owns nothing."""
+def _application_login(postgres: EmbeddedPostgres) -> dict[str, str]:
+    """Return the addresses at which web process and worker use our own server: with a login that owns nothing."""
     import psycopg
 
     from counterfoil.infrastructure.application_login import make_application_login
 
     try:
-        return make_application_login(owner_url)
+        url = make_application_login(os.environ["DATABASE_URL"])
     except psycopg.Error as error:
         raise TerminalError(f"The database refuses a login for the application: {error}") from error
+    login = {"DATABASE_URL": url}
+    if os.environ["COUNTERFOIL_KEYS_URL"] == postgres.url_of(_KEYS_DATABASE):
+        login["COUNTERFOIL_KEYS_URL"] = urlunsplit(urlsplit(url)._replace(path=f"/{_KEYS_DATABASE}"))
+    return login
 
 
-def _start(stack: contextlib.ExitStack, data: Path, login: str, *arguments: str) -> subprocess.Popen[bytes]:
+def _start(
+    stack: contextlib.ExitStack, data: Path, login: Mapping[str, str], *arguments: str
+) -> subprocess.Popen[bytes]:
     """Start one of our own processes with its log in the data directory; it is stopped when the stack unwinds."""
     log_path = data / "logs" / f"{arguments[0]}.log"
     log = stack.enter_context(log_path.open("ab"))
     # A session of its own: Ctrl-C reaches only us, and we stop the children in order.
     child = subprocess.Popen(
         [sys.executable, "-m", "counterfoil", *arguments, "--parent", str(os.getpid())],
-        env={**os.environ, "DATABASE_URL": login},
+        env={**os.environ, **login},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from django.conf import settings
@@ -19,14 +20,18 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from counterfoil.api.app import make_api
 from counterfoil.api.bodies import limit_body
 from counterfoil.api.middleware.request_context import RequestContext
-from counterfoil.infrastructure.database import make_hot_pool
+from counterfoil.infrastructure.database import make_hot_pool, run_in_thread
+from counterfoil.infrastructure.key_store import load_named_keys
 from counterfoil.infrastructure.logging import configure_logging
 from counterfoil.infrastructure.metrics import IntakeMetrics
+from counterfoil.kernel.errors import Unavailable
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
 
 log = structlog.get_logger(__name__)
+
+_KEYS_RETRY_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
@@ -46,14 +51,33 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
         clock=time.monotonic,
     )
     app.state.hot = HotPath(pool, intake)
+    loading = asyncio.create_task(_load_named_keys())
     log.info("web.started", pid=os.getpid())
     try:
         yield
     finally:
         app.state.draining = True
+        loading.cancel()
         await intake.drain()
         await pool.close()
         log.info("web.stopped", pid=os.getpid())
+
+
+async def _load_named_keys() -> None:
+    """Load what the hot path must not wait for; a store that is away is asked again until it is there.
+
+    Until then requests that need the keys are answered 503.
+    """
+    while True:
+        try:
+            await asyncio.to_thread(run_in_thread, load_named_keys)
+        except Unavailable as error:
+            log.warning("web.keys_away", code=error.code)
+        except Exception:
+            log.exception("web.keys_failed")
+        else:
+            return
+        await asyncio.sleep(_KEYS_RETRY_SECONDS)
 
 
 def make_application() -> ASGIApp:

@@ -33,6 +33,15 @@ class Settings(BaseSettings):
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
     )
+    counterfoil_keys_url: str = Field(
+        "",
+        description="PostgreSQL database of the encryption keys; empty: a schema of its own in that of DATABASE_URL.",
+    )
+    counterfoil_master_keys_file: str = Field(
+        "",
+        description="File of master keys, mode 0600: one base64 key of 32 bytes a line, the current one first."
+        " `up` makes its own.",
+    )
     counterfoil_demo: bool = Field(default=False, description="Demo mode: local, plain HTTP, tokens printed by `up`.")
     counterfoil_host: str = Field("127.0.0.1", description="Address to listen on.")
     counterfoil_port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
@@ -52,7 +61,7 @@ class Settings(BaseSettings):
     )
     counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "counterfoil_keys_url")
     @classmethod
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
@@ -112,6 +121,9 @@ MIDDLEWARE: Final = [
 ]
 ROOT_URLCONF: Final = "counterfoil.config.urls"
 AUTH_USER_MODEL: Final = "counterfoil.User"
+AUTHENTICATION_BACKENDS: Final = ["counterfoil.console.sign_in.AccountBackend"]
+# The backend looks accounts up by the index of their address; the address itself is sealed and has none.
+SILENCED_SYSTEM_CHECKS: Final = ["auth.W004"]
 PASSWORD_HASHERS: Final = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: Final = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -143,15 +155,20 @@ TEMPLATES: Final = [
 ]
 
 # Nothing waits for ever: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
-CONNECTION_OPTIONS: Final = (
+_TIMEOUTS: Final = (
     "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC -c jit=off"
-    # Rights that the application does not need are given up before its first statement.
-    + (f" -c role={COUNTERFOIL.counterfoil_database_role}" if COUNTERFOIL.counterfoil_database_role else "")
+)
+# Rights that the application does not need are given up before its first statement.
+CONNECTION_OPTIONS: Final = _TIMEOUTS + (
+    f" -c role={COUNTERFOIL.counterfoil_database_role}" if COUNTERFOIL.counterfoil_database_role else ""
 )
 POOL_WAIT_SECONDS: Final = 2.0
 
+# Keys are asked for once a request, in threads; fewer connections than to the data are enough.
+_KEYS_POOL_SIZE_MAX: Final = 4
 
-def _database(url: str) -> dict[str, Any]:
+
+def _database(url: str, *, pool_size: int, options: str) -> dict[str, Any]:
     if not url:  # commands that need no database (makemigrations, the generated documents)
         return {"ENGINE": "django.db.backends.dummy"}
     parts = urlsplit(url)
@@ -164,13 +181,23 @@ def _database(url: str) -> dict[str, Any]:
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": 0,
         "OPTIONS": {
-            "options": CONNECTION_OPTIONS,
+            "options": options,
             "connect_timeout": 5,
             "application_name": "counterfoil",
-            "pool": {"min_size": 1, "max_size": COUNTERFOIL.counterfoil_pool_size, "timeout": POOL_WAIT_SECONDS},
+            "pool": {"min_size": 1, "max_size": pool_size, "timeout": POOL_WAIT_SECONDS},
         },
     }
 
 
-DATABASES: Final = {"default": _database(COUNTERFOIL.database_url)}
+DATABASES: Final = {
+    "default": _database(
+        COUNTERFOIL.database_url, pool_size=COUNTERFOIL.counterfoil_pool_size, options=CONNECTION_OPTIONS
+    ),
+    "keys": _database(
+        COUNTERFOIL.counterfoil_keys_url or COUNTERFOIL.database_url,
+        pool_size=min(_KEYS_POOL_SIZE_MAX, COUNTERFOIL.counterfoil_pool_size),
+        # Another server need not know the role; its login has rights of its own.
+        options=_TIMEOUTS if COUNTERFOIL.counterfoil_keys_url else CONNECTION_OPTIONS,
+    ),
+}
 LOGGING_CONFIG: Final = None

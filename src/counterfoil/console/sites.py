@@ -13,6 +13,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from counterfoil.console.cells import parse_ids, render_actor, render_amount, render_link
+from counterfoil.console.people import ShowsPeople, render_person, reveal
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -126,22 +127,30 @@ class Movements(_MovementCells, _Rows):
 
 
 @admin.register(_model("Order"))
-class OrderPage(_Page):
+class OrderPage(ShowsPeople, _Page):
     """Orders, newest first, found by id, customer or reference."""
+
+    person_field = "user_id"
 
     list_display = ("id", "user", "status", "total", "client_reference", "created_at")
     list_filter = ("status", "created_at")
     list_select_related: ClassVar[list[str]] = ["user"]
-    search_fields = ("=id", "=user__email", "=client_reference")
+    search_fields = ("=id", "=client_reference")
     search_help_text = "An order's id, a customer's e-mail address, or a client reference."
     ordering = ("-created_at", "-id")
     fields = (
-        *("user", "total", "status", "payment_status", "fulfillment_status", "return_status"),
+        *("user", "customer", "total", "status", "payment_status", "fulfillment_status", "return_status"),
         *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
     )
-    readonly_fields = ("total",)
+    readonly_fields = ("total", "customer")
     inlines = (OrderLines, Movements)
     change_form_template = "console/order.html"
+
+    @admin.display(description="customer")
+    def customer(self, order: Any) -> str | None:
+        """Show whom the order is of; on its own page only, for a list needs no names."""
+        shown = [render_person(order.person, field) for field in ("name", "email")]
+        return ", ".join(filter(None, shown)) or None
 
     @admin.display(description="total", ordering="total_amount")
     def total(self, order: Any) -> str:
@@ -222,15 +231,47 @@ class StockMovementPage(_MovementCells, _Page):
 
 
 @admin.register(_model("User"))
-class UserPage(_Page):
-    """Accounts; the password's hash is shown to nobody."""
+class UserPage(ShowsPeople, _Page):
+    """Accounts; the password's hash is shown to nobody, and every reading of names leaves an audit entry."""
 
-    list_display = ("id", "email", "name", "role", "is_active", "created_at")
+    list_display = ("id", "email_address", "full_name", "role", "is_active", "created_at")
     list_filter = ("role", "is_active")
-    search_fields = ("=id", "=email")
-    search_help_text = "An account's id or its e-mail address."
+    search_fields = ("=id",)
+    search_help_text = "An account's id or its whole e-mail address."
     ordering = ("-id",)
-    exclude = ("password",)
+    fields = (
+        *("email_address", "full_name", "role", "is_active", "phone", "address", "version"),
+        *("created_at", "updated_at", "erased_at"),
+    )
+    readonly_fields = ("email_address", "full_name", "phone", "address")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Open what one page of the list shows."""
+        changelist = super().get_changelist_instance(request)
+        changelist.result_list = list(changelist.result_list)
+        reveal(request, changelist.result_list, self.person_field)
+        return changelist
+
+    @admin.display(description="e-mail address")
+    def email_address(self, user: Any) -> str | None:
+        """Show the address."""
+        return render_person(user.person, "email")
+
+    @admin.display(description="name")
+    def full_name(self, user: Any) -> str | None:
+        """Show the name."""
+        return render_person(user.person, "name")
+
+    @admin.display(description="phone")
+    def phone(self, user: Any) -> str | None:
+        """Show the phone number."""
+        return render_person(user.person, "phone")
+
+    @admin.display(description="address")
+    def address(self, user: Any) -> str | None:
+        """Show the postal address on one line."""
+        fields = ("address_line1", "address_line2", "postal_code", "city", "country_code")
+        return ", ".join(filter(None, (render_person(user.person, field) for field in fields))) or None
 
 
 @admin.register(_model("AuditEntry"))

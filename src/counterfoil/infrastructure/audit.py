@@ -69,6 +69,23 @@ def append_entry(
     )
 
 
+def read_entries_about_user(user_id: int, *, after: int, limit: int) -> list[tuple[Any, ...]]:
+    """Return (id, instant, actor, action, request, reason) of up to `limit` entries about an account, above `after`.
+
+    That is what was done to it, and who of the staff has read it.
+    """
+    return fetch_all(
+        """
+        SELECT id, occurred_at, actor, action, request_id, reason FROM audit_entries
+        WHERE id > %(after)s AND (
+          (target IN ('user', 'profile') AND target_id = %(user)s)
+          OR (action = 'user.read' AND changes -> 'users' @> to_jsonb(%(user)s::bigint)))
+        ORDER BY id LIMIT %(limit)s
+        """,
+        {"user": user_id, "after": after, "limit": limit},
+    )
+
+
 # ---------------------------------------------------------------- the chain
 def seal_entries(*, limit: int = SEAL_ENTRIES_MAX) -> int:
     """Chain up to about `limit` committed entries in a transaction of its own; returns how many.

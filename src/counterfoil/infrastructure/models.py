@@ -47,7 +47,7 @@ class IdempotencyKey(models.Model):
     """A request key that was used, with what the request asked and what it was answered.
 
     The answer is either `resource_id` (the order; its body is rebuilt from the event that created it) or
-    `response_body`, byte for byte.
+    `response_body`, byte for byte. An answer about a person is sealed with the key of `subject_id`.
     """
 
     pk = models.CompositePrimaryKey("principal", "key")
@@ -57,13 +57,21 @@ class IdempotencyKey(models.Model):
     response_status = models.SmallIntegerField(null=True)
     response_body = models.BinaryField(null=True)
     resource_id = models.BigIntegerField(null=True)
+    subject_id = models.UUIDField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
 
     class Meta:
         app_label = "counterfoil"
         db_table = "idempotency_keys"
-        indexes = [models.Index(fields=["expires_at"], name="idx_idempotency_keys_expires")]
+        indexes = [
+            models.Index(fields=["expires_at"], name="idx_idempotency_keys_expires"),
+            models.Index(
+                fields=["subject_id"],
+                name="idx_idempotency_keys_subject",
+                condition=models.Q(subject_id__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Key {self.key} of {self.principal}"

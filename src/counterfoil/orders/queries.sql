@@ -28,6 +28,12 @@ WHERE e.aggregate = 'order' AND e.aggregate_id = %(order_id)s
   AND (%(owner)s::bigint IS NULL OR o.user_id = %(owner)s)
 ORDER BY e.seq;
 
+-- name: read_timelines
+-- Every event of these orders, each order's oldest first.
+SELECT e.aggregate_id, e.seq, e.type, e.occurred_at, e.actor, e.cause, e.payload::text
+FROM outbox_events e WHERE e.aggregate = 'order' AND e.aggregate_id = ANY (%(order_ids)s)
+ORDER BY e.aggregate_id, e.seq;
+
 -- name: lock_order
 -- Only the lock: the order is read by the next statement, whose snapshot is younger than the wait for it.
 SELECT id FROM orders

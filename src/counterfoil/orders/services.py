@@ -26,20 +26,23 @@ from counterfoil.orders.repositories import HotPool, OrderFilter
 from counterfoil.orders.states import BEGINNINGS, OrderAction, OrderStatus, Transition, allowed_actions, find_transition
 from counterfoil.products import services as products
 from counterfoil.users import services as users
-from counterfoil.users.permissions import ON_BEHALF, Actor, owner_filter, require_role
+from counterfoil.users.permissions import ON_BEHALF, Actor, Role, owner_filter, require_role
 
 __all__ = [
     "HotPath",
     "OrderFilter",
     "cancel_order",
+    "discard_drafts",
     "draft_order",
     "expire_orders",
+    "find_open_orders",
     "get_order",
     "get_order_as_of",
     "get_timeline",
     "list_orders",
     "place_draft",
     "place_order",
+    "read_history",
     "update_order",
 ]
 
@@ -174,6 +177,26 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
         _release([before], actor=trace.principal, reason="cancelled")
     _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
     return _record_event(order_id, step.event, trace)
+
+
+def find_open_orders(user_id: int) -> list[OrderView]:
+    """Return a user's placed orders that are not at their end yet, by id."""
+    return [view for view in repositories.read_unfinished(user_id) if view.status is not OrderStatus.DRAFT]
+
+
+@transaction_required
+def discard_drafts(user_id: int, *, trace: Trace) -> None:
+    """Discard every draft of a user. Joins the open transaction."""
+    for view in repositories.read_unfinished(user_id):
+        if view.status is OrderStatus.DRAFT:
+            cancel_order(view.facts.order_id, etag=None, actor=Actor(user_id, Role.CUSTOMER), trace=trace)
+
+
+def read_history(user_id: int, *, after: int, limit: int) -> list[tuple[OrderView, list[TimelineEntry]]]:
+    """Return up to `limit` orders of a user by id, above `after`, each with its events, oldest first."""
+    views = repositories.read_orders_of(user_id, after=after, limit=limit)
+    timelines = repositories.read_timelines([view.facts.order_id for view in views])
+    return [(view, timelines[view.facts.order_id]) for view in views]
 
 
 def expire_orders(*, limit: int, trace: Trace) -> int:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from django.conf import settings
@@ -15,8 +16,9 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 
-from counterfoil.infrastructure.audit import declare_change
+from counterfoil.infrastructure.audit import append_entry, declare_change
 from counterfoil.infrastructure.database import transaction_required
+from counterfoil.infrastructure.key_store import blind_index
 from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
 from counterfoil.users import repositories, tokens
 from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
@@ -30,14 +32,23 @@ __all__ = [
     "ProfileRecord",
     "UserRecord",
     "authenticate",
+    "check_credentials",
     "create_user",
     "create_users",
+    "find_by_subjects",
+    "find_erased",
     "find_user",
     "find_user_ids",
+    "forget_person",
+    "inspect_page",
+    "inspect_user",
+    "inspect_users",
     "is_active",
     "issue_token",
-    "list_users",
+    "lock_against_orders",
     "normalise_email",
+    "registration_principal",
+    "revoke_access",
     "sign_in",
     "update_user",
 ]
@@ -68,6 +79,12 @@ def normalise_email(email: str) -> str:
 
 def sign_in(*, email: str, password: str) -> str:
     """Return an access token for one hour; raises LoginFailed, which does not tell what was wrong."""
+    user = check_credentials(email=email, password=password)
+    return tokens.issue_token(Actor(user.id, user.role), secret=settings.SECRET_KEY)
+
+
+def check_credentials(*, email: str, password: str) -> UserRecord:
+    """Return the active account of this address and password; raises LoginFailed, in the same time for each reason."""
     try:
         found = repositories.read_credentials(normalise_email(email))
     except ValueError:
@@ -76,7 +93,7 @@ def sign_in(*, email: str, password: str) -> str:
         right = check_password(password, found[1] if found else _unknown_hash())
     if not right or found is None:
         raise LoginFailed
-    return tokens.issue_token(Actor(found[0].id, found[0].role), secret=settings.SECRET_KEY)
+    return found[0]
 
 
 def issue_token(actor: Actor) -> str:
@@ -97,6 +114,11 @@ def find_user(user_id: int) -> UserRecord:
     return user
 
 
+def registration_principal(email: str) -> str:
+    """Return the scope of idempotency keys of somebody without an account: the index of the canonical address."""
+    return f"email:{blind_index(email)[:16].hex()}"
+
+
 def find_user_ids(emails: Sequence[str]) -> dict[str, int]:
     """Return the ids of the accounts that exist, active or not, by canonical address, in one query."""
     return repositories.read_ids_by_email(emails)
@@ -107,9 +129,41 @@ def is_active(user_id: int) -> bool:
     return repositories.is_active(user_id)
 
 
-def list_users(*, after: int, limit: int) -> list[UserRecord]:
-    """Return up to `limit` accounts in the order of their ids, above `after`."""
-    return repositories.read_page(after=after, limit=limit)
+@transaction_required
+def inspect_user(user_id: int, *, actor: str, request_id: str) -> UserRecord:
+    """Return one account to somebody of the staff, and record who has read it. Raises UserNotFound."""
+    user = find_user(user_id)
+    _record_reading([user], actor=actor, request_id=request_id)
+    return user
+
+
+@transaction_required
+def inspect_users(user_ids: Sequence[int], *, actor: str, request_id: str) -> list[UserRecord]:
+    """Return these accounts to somebody of the staff, by id, and record who has read them."""
+    found = repositories.read_users(user_ids)
+    _record_reading(found, actor=actor, request_id=request_id)
+    return found
+
+
+@transaction_required
+def inspect_page(*, after: int, limit: int, actor: str, request_id: str) -> tuple[list[UserRecord], bool]:
+    """Return up to `limit` accounts by id above `after`, and whether there are more; record who has read them."""
+    found = repositories.read_page(after=after, limit=limit + 1)
+    _record_reading(found[:limit], actor=actor, request_id=request_id)
+    return found[:limit], len(found) > limit
+
+
+def _record_reading(users: Sequence[UserRecord], *, actor: str, request_id: str) -> None:
+    """Leave one entry for all that one request has read: it stands at the first of them and names all."""
+    if users:
+        append_entry(
+            actor=actor,
+            action="user.read",
+            target="user",
+            target_id=users[0].id,
+            request_id=request_id,
+            changes={"users": [user.id for user in users]},
+        )
 
 
 @transaction_required
@@ -152,7 +206,7 @@ def update_user(
     """
     declare_change(actor=actor, action="user.update", request_id=request_id)
     before = repositories.lock_user(user_id)
-    if before is None:
+    if before is None or before.erased_at is not None:
         raise UserNotFound
     if etag is not None and etag != before.etag:
         raise UserChanged
@@ -162,6 +216,41 @@ def update_user(
     return repositories.update_user(user_id, written, profile)
 
 
+# ---------------------------------------------------------------- leaving
+@transaction_required
+def lock_against_orders(user_id: int) -> None:
+    """Lock an account until the end of the open transaction: nothing of it changes and no order of it begins.
+
+    Raises UserNotFound.
+    """
+    if not repositories.lock_against_orders(user_id):
+        raise UserNotFound
+
+
+@transaction_required
+def revoke_access(user_id: int, *, actor: str, request_id: str, reason: str) -> None:
+    """Close an account: no sign-in, no order, and a password that fits nothing. Idempotent. Joins the transaction."""
+    declare_change(actor=actor, action="user.revoke_access", request_id=request_id, reason=reason)
+    repositories.deactivate(user_id)
+
+
+@transaction_required
+def forget_person(user_id: int) -> None:
+    """Take everything personal out of an account and its profile. Idempotent. Joins the open transaction."""
+    repositories.forget_person(user_id)
+
+
+def find_by_subjects(subjects: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+    """Return (id, whether erased) of the accounts of these people, as the key store names them."""
+    return repositories.find_by_subjects(subjects)
+
+
+def find_erased(*, after: int, limit: int) -> list[tuple[int, UUID]]:
+    """Return (id, person) of up to `limit` erased accounts by id, above `after`."""
+    return repositories.find_erased(after=after, limit=limit)
+
+
+# ---------------------------------------------------------------- steps
 def _hash_password(password: str) -> str:
     try:
         validate_password(password)

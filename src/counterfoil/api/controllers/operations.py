@@ -13,6 +13,7 @@ from litestar.openapi import ResponseSpec
 from counterfoil.api.answers import AnyRequest, problems
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.infrastructure.audit import SEAL_STATE
+from counterfoil.infrastructure.key_store import keys_are_loaded
 from counterfoil.infrastructure.metrics import (
     AUDIT_UNSEALED_ENTRIES,
     AUDIT_UNSEALED_SECONDS,
@@ -38,8 +39,9 @@ class OperationsController(Controller):
 
     @get("/readyz", summary="Can it take requests?", credentials="ignored", responses=_NOT_READY)
     async def ready(self, request: AnyRequest) -> Response[dict[str, str]]:
-        """Answer 200 when PostgreSQL answers within 500 ms and the process is not shutting down, else 503."""
-        ready = not request.app.state.draining and await _database_answers(request.app.state.hot.pool)
+        """Answer 200 when PostgreSQL answers within 500 ms, keys are loaded and nothing is shutting down, else 503."""
+        state = request.app.state
+        ready = not state.draining and keys_are_loaded() and await _database_answers(state.hot.pool)
         return Response({"status": "ok" if ready else "unavailable"}, status_code=200 if ready else 503)
 
     @get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT, responses=problems(401, 403))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 from litestar import Controller, Response, get, post, put
 from litestar.params import Parameter
 
 from counterfoil.api.answers import (
+    AboutPerson,
     AnyRequest,
     answer,
     if_match,
@@ -81,7 +81,7 @@ class UsersController(Controller):
             require_role(actor, ADMINS)
         email = _canonical(data.email)
 
-        def create() -> UserOut:
+        def create() -> AboutPerson:
             user = services.create_user(
                 email=email,
                 name=data.name,
@@ -90,10 +90,10 @@ class UsersController(Controller):
                 actor=actor.principal if actor else "",
                 request_id=request_id(request),
             )
-            return render_user(user)
+            return AboutPerson(render_user(user), user.subject_id)
 
         # Somebody without an account has no scope for keys but the address that registers.
-        principal = actor.principal if actor else f"email:{hashlib.sha256(email.encode()).hexdigest()[:32]}"
+        principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
         return write_once(request, data, create, principal=principal)
 
     @get("/me", summary="Read one's own account", responses=problems(401, 503), sync_to_thread=True)
@@ -119,16 +119,16 @@ class UsersController(Controller):
         """Answer one page of accounts in the order of creation, for administrators."""
         require_role(current_actor(request), ADMINS)
         refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
-        found = run_in_thread(services.list_users, after=int(open_cursor(request, cursor) or 0), limit=limit + 1)
-        shown = found[:limit]
-        cursor_out, address = next_page(request, str(shown[-1].id) if len(found) > limit else None)
+        after = int(open_cursor(request, cursor) or 0)
+        shown, more = write(lambda: services.inspect_page(after=after, limit=limit, **_reader(request)))
+        cursor_out, address = next_page(request, str(shown[-1].id) if more else None)
         return answer(UserPage([render_user(user) for user in shown], cursor_out, address))
 
     @get("/{user_id:int}", summary="Read an account", responses=problems(400, 401, 403, 404, 503), sync_to_thread=True)
     def get_user(self, request: AnyRequest, user_id: UserId) -> Response[UserOut]:
         """Answer one account, for administrators."""
         require_role(current_actor(request), ADMINS)
-        user = run_in_thread(services.find_user, user_id)
+        user: services.UserRecord = write(lambda: services.inspect_user(user_id, **_reader(request)))
         return answer(render_user(user), etag=user.etag)
 
     @put(
@@ -162,6 +162,11 @@ def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) 
         )
     )
     return answer(render_user(user), etag=user.etag)
+
+
+def _reader(request: AnyRequest) -> dict[str, str]:
+    """Name who reads somebody's data, for the entry that every reading by staff leaves."""
+    return {"actor": current_actor(request).principal, "request_id": request_id(request)}
 
 
 def _canonical(email: str) -> str:
