@@ -143,6 +143,8 @@ def test_it_says_where_everything_is_and_the_printed_command_places_an_order(fir
         "database_url",
         "admin_token",
         "customer_token",
+        "keys_url",
+        "master_keys_file",
     }
     for name in ("docs_url", "console_url"):
         assert httpx.get(first.info[name], follow_redirects=True).status_code == 200
