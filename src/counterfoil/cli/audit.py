@@ -133,9 +133,8 @@ def _verify(url: str, anchors: list[Anchor], keys: frozenset[bytes], console: Co
 
     from counterfoil.proof.audit_chain import open_trail, verify_chain
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with open_trail(url) as trail, Progress(*columns, console=console, transient=True) as progress:
+        with open_trail(url) as trail, _progress(console) as progress:
             bar = progress.add_task("Recomputing the chain", total=None)
             return verify_chain(
                 trail,
@@ -145,6 +144,11 @@ def _verify(url: str, anchors: list[Anchor], keys: frozenset[bytes], console: Co
             )
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise TerminalError("This database has no chained trail; run `counterfoil migrate` on it first.") from error
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _report(verdict: Verdict) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def _prepare_database(data: Path, port: int) -> _Started:
         ) from error
     finally:
         db.connections.close_all()
+        # Only the migration and the demo data need the owner's login: no session of it stays open.
+        db.connection.close_pool()  # type: ignore[attr-defined] # of the PostgreSQL backend
     console.print("[green]✓[/] Demo products and people are loaded")
     root = f"http://127.0.0.1:{port}"
     service = ServiceInfo(

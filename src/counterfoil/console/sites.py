@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
-from counterfoil.console.cells import parse_ids, render_actor, render_amount, render_link
+from counterfoil.console.cells import (
+    parse_ids,
+    render_actor,
+    render_amount,
+    render_changes,
+    render_hash,
+    render_link,
+)
 from counterfoil.console.people import ShowsPeople, render_person, reveal
 
 if TYPE_CHECKING:
@@ -279,12 +286,15 @@ class AuditPage(_Page):
     """Who changed what, newest first."""
 
     list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")
-    list_filter = ("action",)
-    search_fields = ("=target_id", "=actor", "=request_id")
+    list_filter = ("target", "action")
+    search_fields = ("=target_id", "=target_key", "=actor", "=request_id")
     search_help_text = "The id of what was changed, an actor such as user:12, or a request's id."
     ordering = ("-id",)
-    fields = ("occurred_at", "actor_link", "action", "target_link", "request_id", "reason", "changes")
-    readonly_fields = ("actor_link", "target_link")
+    fields = (
+        *("occurred_at", "actor_link", "action", "target_link", "request_id", "reason"),
+        *("changes_table", "hash_before", "hash_after", "sealed"),
+    )
+    readonly_fields = ("actor_link", "target_link", "changes_table", "hash_before", "hash_after", "sealed")
 
     @admin.display(description="actor", ordering="actor")
     def actor_link(self, entry: Any) -> str:
@@ -294,4 +304,33 @@ class AuditPage(_Page):
     @admin.display(description="target", ordering="target_id")
     def target_link(self, entry: Any) -> str:
         """Show what was changed."""
-        return render_link(entry.target, entry.target_id, f"{entry.target} {entry.target_id}")
+        named = entry.target_key or entry.target_id or "(whole table)"
+        return render_link(entry.target, entry.target_id, f"{entry.target} {named}")
+
+    @admin.display(description="changes")
+    def changes_table(self, entry: Any) -> str | None:
+        """Show each changed value before and after."""
+        return render_changes(entry.changes)
+
+    @admin.display(description="hash of the row before")
+    def hash_before(self, entry: Any) -> str | None:
+        """Show it as digits."""
+        return render_hash(entry.before_hash)
+
+    @admin.display(description="hash of the row after")
+    def hash_after(self, entry: Any) -> str | None:
+        """Show it as digits."""
+        return render_hash(entry.after_hash)
+
+    @admin.display(description="chain")
+    def sealed(self, entry: Any) -> str:
+        """Show whether the entry is chained, and in which seal."""
+        seals: Any = _model("AuditSeal")._default_manager  # noqa: SLF001 - Django's name for it
+        later = Q(last_xact__gt=entry.xact) | Q(last_xact=entry.xact, last_id__gte=entry.pk)
+        seal = seals.filter(later).order_by("number").first()
+        if seal is None or entry.pk not in seal.entry_ids:
+            # A trail that was copied from another server: its order is another one.
+            seal = seals.filter(entry_ids__contains=[entry.pk]).first()
+        if seal is None:
+            return "waits for the sealer"
+        return f"sealed at {seal.sealed_at:%Y-%m-%d %H:%M:%S} UTC, in seal {seal.number}"

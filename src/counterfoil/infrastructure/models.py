@@ -84,6 +84,10 @@ class TransactionIdField(_IntegerField):
         """Return the column's type."""
         return "xid8"
 
+    def get_prep_value(self, value: int | None) -> str | None:
+        """Write it as text, which PostgreSQL reads as whatever it is compared with."""
+        return None if value is None else str(value)
+
     def from_db_value(self, value: str | None, *_: object) -> int | None:
         """Read what the driver gives as text."""
         return None if value is None else int(value)

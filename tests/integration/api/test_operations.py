@@ -300,3 +300,28 @@ def test_the_console_writes_amounts_instants_and_names_as_people_do(
         assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page)
         for unwanted in (" object (", ".8000", "nav-sidebar", " a.m.", " p.m."):
             assert unwanted not in page, unwanted
+
+
+def test_the_console_shows_what_changed_and_whether_the_entry_is_chained(
+    console: httpx.Client, admin: httpx.Client, make_product: Callable[..., int], db: psycopg.Connection[Any]
+) -> None:
+    product = make_product(price="14.90", stock=0)
+    body = {"sku": secrets.token_hex(8), "name": "<b>Canary</b> pot", "price": "15.50", "currency": "EUR"}
+    admin.put(f"/api/v1/products/{product}", json=body)
+    row = db.execute(
+        "SELECT id, encode(after_hash, 'hex') FROM audit_entries WHERE target_id = %s AND action = 'product.update'",
+        [product],
+    ).fetchone()
+    assert row is not None
+    address = f"/console/counterfoil/auditentry/{row[0]}/change/"
+
+    waiting = console.get(address).text
+    db.execute("SELECT seal_audit_entries_v1(100000)")
+    sealed = console.get(address).text
+
+    assert "<tr><th>price</th><td>14.9</td><td>15.5</td></tr>" in waiting
+    assert "<td>&lt;b&gt;Canary&lt;/b&gt; pot</td>" in waiting
+    assert f'<a href="/console/counterfoil/product/{product}/change/">product {product}</a>' in waiting
+    assert row[1] in waiting
+    assert "waits for the sealer" in waiting
+    assert re.search(r"sealed at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, in seal \d+", sealed)
