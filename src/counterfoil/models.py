@@ -6,17 +6,23 @@ from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, Outbox
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.products.models import Product
+from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
 from counterfoil.users.models import Profile, User
 
 __all__ = [
+    "AccessRevocation",
     "Adjustment",
+    "ApiKey",
     "AuditEntry",
     "IdempotencyKey",
+    "OneTimeToken",
     "Order",
     "OrderItem",
     "OutboxEvent",
     "Product",
     "Profile",
+    "RefreshToken",
+    "SignIn",
     "StockLevel",
     "StockMovement",
     "User",

@@ -19,6 +19,8 @@ _GRACE_SECONDS: Final = 35
 _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
 _EXPIRY_ORDERS_MAX: Final = 50
+# A mail takes a second or two: a round of them must not keep orders from expiring.
+_MAILS_MAX: Final = 5
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -67,7 +69,7 @@ def serve(
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry of unpaid orders and of idempotency keys. Any number of these may run."""
+    """Run the periodic jobs: expiry of unpaid orders, mails, deletion of what is over. Any number of these may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -97,12 +99,16 @@ def _work_once() -> bool:
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
+    from counterfoil.users import recovery, sessions
 
     log = structlog.get_logger(__name__)
     try:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        mails = run_in_thread(recovery.send_due_mails, limit=_MAILS_MAX)
+        for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
+            run_in_thread(delete_old, limit=1000)
     except Unavailable as error:
         log.warning("work.database_away", code=error.code)
         return False
@@ -111,7 +117,7 @@ def _work_once() -> bool:
         return False
     if expired or deleted:
         log.info("work.done", orders_expired=expired, keys_deleted=deleted)
-    return expired == _EXPIRY_ORDERS_MAX
+    return expired == _EXPIRY_ORDERS_MAX or mails == _MAILS_MAX
 
 
 def migrate(data: DataOption = None) -> None:

@@ -118,6 +118,8 @@ def _configure(data: Path, port: int) -> None:
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
+    os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")
+    os.environ.setdefault("COUNTERFOIL_OUTBOX_DIR", str(data / "outbox"))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
@@ -156,7 +158,7 @@ def _prepare_database(data: Path, port: int) -> _Started:
     from counterfoil.cli.processes import run_migrations
     from counterfoil.demo.catalogue import load_catalogue
     from counterfoil.users.permissions import Actor, Role
-    from counterfoil.users.services import issue_token
+    from counterfoil.users.services import issue_token, read_epoch
 
     try:
         with console.status("Migrating the database") as status:
@@ -164,6 +166,10 @@ def _prepare_database(data: Path, port: int) -> _Started:
         console.print("[green]✓[/] The schema is up to date" + (f" ({applied} migrations applied)" if applied else ""))
         with console.status("Loading demo products and people") as status:
             accounts = load_catalogue(on_progress=status.update)
+        admin_token, customer_token = (
+            issue_token(Actor(user_id, role), epoch=read_epoch(user_id))
+            for user_id, role in ((accounts.admin_id, Role.ADMIN), (accounts.customer_id, Role.CUSTOMER))
+        )
     except db.OperationalError as error:
         raise TerminalError(
             f"The database cannot be used ({str(error).strip()}); check DATABASE_URL with `counterfoil doctor`."
@@ -177,8 +183,8 @@ def _prepare_database(data: Path, port: int) -> _Started:
         docs_url=f"{root}/docs",
         console_url=f"{root}/console/",
         database_url=settings.COUNTERFOIL.database_url,
-        admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
-        customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+        admin_token=admin_token,
+        customer_token=customer_token,
     )
     logins = _keep_logins(data / "logins.json", accounts.passwords)
     admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -22,16 +23,18 @@ from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.infrastructure.database import make_hot_pool
 from counterfoil.infrastructure.logging import configure_logging
 from counterfoil.infrastructure.metrics import IntakeMetrics
+from counterfoil.kernel.errors import Unavailable
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
+from counterfoil.users.access import AccessControl
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
-    """Open the pool and the intake; at the end take no more orders, answer those taken, close the pool."""
+    """Open the pool, the intake and the memory of access; at the end take no more orders and answer those taken."""
     values = settings.COUNTERFOIL
     pool = make_hot_pool(size=values.counterfoil_pool_size)
     await pool.open()
@@ -46,12 +49,19 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
         clock=time.monotonic,
     )
     app.state.hot = HotPath(pool, intake)
+    app.state.access = AccessControl(pool, accepted=(settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+    watching = asyncio.create_task(app.state.access.watch())
     log.info("web.started", pid=os.getpid())
     try:
         yield
     finally:
         app.state.draining = True
         await intake.drain()
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        with suppress(Unavailable):
+            await app.state.access.write_key_uses()
         await pool.close()
         log.info("web.stopped", pid=os.getpid())
 

@@ -48,11 +48,15 @@ class IdempotencyInProgress(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored answer: HTTP status, body as sent, and whether it is a replay."""
+    """An answer: HTTP status, body as sent, whether it is a replay, and what is stored instead of the body if not it.
+
+    Something that is shown once, such as a new API key, must not lie in the table of keys.
+    """
 
     status: int
     body: bytes
     replayed: bool
+    kept: bytes | None = None
 
 
 def read_key(header: str | None) -> str | None:
@@ -91,10 +95,11 @@ def answer_once(
 
 
 def _store_answer(principal: str, key: str, answer: Answer) -> None:
+    kept = answer.body if answer.kept is None else answer.kept
     fetch_one(
         "UPDATE idempotency_keys SET response_status = %(status)s, response_body = %(body)s"
         " WHERE principal = %(principal)s AND key = %(key)s RETURNING 1",
-        {"principal": principal, "key": key, "status": answer.status, "body": answer.body},
+        {"principal": principal, "key": key, "status": answer.status, "body": kept},
     )
 
 

@@ -49,6 +49,7 @@ class UserRecord:
     created_at: datetime
     updated_at: datetime
     profile: ProfileRecord
+    email_confirmed_at: datetime | None = None
 
     @property
     def etag(self) -> str:
@@ -67,6 +68,7 @@ def _record(user: User) -> UserRecord:
         version=user.version,
         created_at=user.created_at,
         updated_at=user.updated_at,
+        email_confirmed_at=user.email_confirmed_at,
         profile=ProfileRecord()
         if profile is None
         else ProfileRecord(**{field: getattr(profile, field) for field in ProfileRecord.__dataclass_fields__}),
