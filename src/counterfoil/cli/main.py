@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from counterfoil import __version__
-from counterfoil.cli import demo, doctor, processes, proofs, reconcile, up
+from counterfoil.cli import access, demo, doctor, processes, proofs, reconcile, up
 from counterfoil.cli.service import TerminalError
 from counterfoil.kernel.errors import DomainError, Unavailable
 
@@ -37,6 +37,7 @@ app.command(rich_help_panel=_PROVE)(proofs.bench)
 app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
+app.command(name="create-api-key", rich_help_panel=_OPERATE)(access.create_api_key)
 
 
 def _show_version(*, value: bool) -> None:
