@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from counterfoil.cli.processes import DataOption
 from counterfoil.cli.service import TerminalError, use_database
+
+if TYPE_CHECKING:
+    from counterfoil.users.api_keys import ApiKeyRecord
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -28,7 +31,7 @@ def create_api_key(
     from counterfoil.infrastructure.database import run_in_thread, transaction
     from counterfoil.kernel.errors import ValidationFailed
     from counterfoil.kernel.ids import new_request_id
-    from counterfoil.users.api_keys import ApiKeyRecord, create_key
+    from counterfoil.users.api_keys import create_key
     from counterfoil.users.permissions import Permission
 
     known = {permission.value: permission for permission in Permission}
@@ -50,13 +53,17 @@ def create_api_key(
         record, key = run_in_thread(create)
     except ValidationFailed as error:
         raise TerminalError(" ".join(field["message"] for field in error.details["fields"])) from error
+    _show(record, key, as_json=as_json)
+
+
+def _show(record: ApiKeyRecord, key: str, *, as_json: bool) -> None:
+    expires_at = record.expires_at.isoformat()
     if as_json:
-        expires_at = record.expires_at.isoformat()
         print(json.dumps({"id": record.id, "key": key, "scopes": record.scopes, "expires_at": expires_at}))
         return
     print(key, flush=True)
     if sys.stdout.isatty():
-        console.print(f"Key {record.id} works until {record.expires_at:%Y-%m-%d}. Keep it now: it is not shown again.")
+        console.print(f"Key {record.id} works until {expires_at[:10]}. Keep it now: it is not shown again.")
 
 
 def _find_account(text: str) -> int:
