@@ -76,6 +76,11 @@ def answer(value: Any, *, status: int = 200, etag: str | None = None, replayed: 
     return answer_bytes(encode_body(value), status=status, etag=etag, replayed=replayed)
 
 
+def accepted() -> Response[None]:
+    """Answer 202 without a body: it is noted, and what comes of it is told elsewhere."""
+    return _Encoded(b"", 202, [(b"content-length", b"0")])
+
+
 def answer_bytes(body: bytes, *, status: int, etag: str | None = None, replayed: bool = False) -> Response[Any]:
     """Send bytes of JSON as they are."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

@@ -38,6 +38,8 @@ RESET: Final = "reset_password"
 LIFE_SECONDS: Final = {CONFIRM: 3 * 86_400, RESET: 3600}
 # The shop's pages that read the token. Behind a `#`: a browser does not send it to anybody by itself.
 _PAGES: Final = {CONFIRM: "confirm-email", RESET: "reset-password"}
+# How a mail's id begins: short, so that the header stays on one line.
+_MAILS: Final = {CONFIRM: "confirm", RESET: "reset"}
 _PREFIX: Final = "cft_"
 # Longer than a mail server may take to answer; after it, another worker tries.
 _LEASE_SECONDS: Final = 120
@@ -166,7 +168,7 @@ def _send(wish: Wish, token: str) -> None:
     link = f"{settings.COUNTERFOIL.counterfoil_public_url}/{_PAGES[wish.purpose]}#token={token}"
     values = {"name": user.name, "link": link, "hours": life // 3600}
     try:
-        send_mail(wish.purpose, to=user.email, mail_id=f"{wish.purpose}-{wish.id}", values=values)
+        send_mail(wish.purpose, to=user.email, mail_id=f"{_MAILS[wish.purpose]}-{wish.id.hex}", values=values)
     except MailNotSent as error:
         _postpone(wish, str(error))
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from litestar import Controller, Response, post
 
-from counterfoil.api.answers import AnyRequest, answer, problems, request_id, write
+from counterfoil.api.answers import AnyRequest, accepted, answer, problems, request_id, write
 from counterfoil.api.middleware.authentication import optional_actor
 from counterfoil.api.schemas.auth import (
     ConfirmEmailIn,
@@ -92,9 +92,10 @@ class AuthController(Controller):
         credentials="ignored",
         sync_to_thread=True,
     )
-    def request_password_reset(self, data: PasswordResetIn) -> None:
+    def request_password_reset(self, data: PasswordResetIn) -> Response[None]:
         """Send a link that works once, within an hour. The answer does not tell whether there is such an account."""
         write(lambda: recovery.request_password_reset(data.email))
+        return accepted()
 
     @post(
         "/password-reset/confirm",
@@ -131,6 +132,7 @@ class AuthController(Controller):
         credentials="ignored",
         sync_to_thread=True,
     )
-    def resend_confirmation(self, data: ResendIn) -> None:
+    def resend_confirmation(self, data: ResendIn) -> Response[None]:
         """Send the mail again; the link of the older one ends. The answer does not tell whether there is an account."""
         write(lambda: recovery.request_confirmation_again(data.email))
+        return accepted()
