@@ -148,6 +148,8 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
         response.description = handler.summary or response.description
+        if status == "202":
+            response.content = None  # `accepted()` has no body; the generator describes null
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:

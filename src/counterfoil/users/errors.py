@@ -53,6 +53,12 @@ class ScopeMissing(Forbidden):
     code = "SCOPE_MISSING"
 
 
+class SignInRequired(Forbidden):
+    """An API key may not do this, whatever its scopes; sign in with a password."""
+
+    code = "SIGN_IN_REQUIRED"
+
+
 class ApiKeyInvalid(Unauthenticated):
     """The API key is not known, has expired or was revoked."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from counterfoil.users.errors import RoleMissing, ScopeMissing
+from counterfoil.users.errors import RoleMissing, ScopeMissing, SignInRequired
 
 
 class Role(StrEnum):
@@ -94,6 +94,12 @@ def require(actor: Actor, permission: Permission) -> None:
         raise RoleMissing(role=actor.role.value, allowed=sorted(GRANTS[permission]))
     if actor.scopes is not None and permission not in actor.scopes:
         raise ScopeMissing(scope=permission.value)
+
+
+def require_person(actor: Actor) -> None:
+    """Raise SignInRequired for an API key: with a new password a key could get everything its scopes leave out."""
+    if actor.key_id is not None:
+        raise SignInRequired
 
 
 def permissions_of(role: Role) -> frozenset[Permission]:

@@ -112,6 +112,20 @@ def test_a_key_cannot_make_a_key_that_may_more(
     assert (more.status_code, more.json()["error"]["code"]) == (403, "SCOPE_MISSING")
 
 
+def test_a_key_does_not_set_its_accounts_password(
+    admin: httpx.Client, anonymous: httpx.Client, nothing_written: Unchanged
+) -> None:
+    account = register(admin, role="manager")
+    key = make_key(admin, account["id"], "account:self")["key"]
+
+    with nothing_written():
+        taken_over = anonymous.put(f"{USERS}/me", json={"password": "another horse battery"}, headers=bearer(key))
+    renamed = anonymous.put(f"{USERS}/me", json={"name": "Warehouse"}, headers=bearer(key))
+
+    assert (taken_over.status_code, taken_over.json()["error"]["code"]) == (403, "SIGN_IN_REQUIRED")
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "Warehouse")
+
+
 @pytest.mark.parametrize("key", ["cfk_" + "x" * 43, "cfk_", "cfk_' OR 1=1 --", "cfk_" + "x" * 1500])
 def test_an_unknown_key_is_refused(anonymous: httpx.Client, nothing_written: Unchanged, key: str) -> None:
     with nothing_written():

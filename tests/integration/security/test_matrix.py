@@ -285,6 +285,22 @@ def test_the_route_table_is_what_the_description_says(rules: list[Any], anonymou
     assert document["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
 
 
+def test_options_tells_anybody_which_methods_there_are_and_nothing_else(
+    rules: list[Any], anonymous: httpx.Client
+) -> None:
+    methods: dict[str, set[str]] = {}
+    for rule in rules:
+        methods.setdefault("/".join("1" if p.startswith("{") else p for p in rule.path.split("/")), set()).add(
+            rule.method
+        )
+
+    for path, allowed in methods.items():
+        for headers in ({}, bearer("x.y.z")):
+            answer = anonymous.options(path, headers=headers)
+            assert (answer.status_code, answer.content) == (204, b""), path
+            assert set(answer.headers["allow"].split(", ")) == {*allowed, "OPTIONS"}
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -33,7 +33,7 @@ from counterfoil.api.schemas.users import (
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import recovery, services
-from counterfoil.users.permissions import PUBLIC, Permission, Role, require
+from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
 
@@ -96,8 +96,11 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
-        """Change name, password or profile."""
-        return _update(request, current_actor(request).user_id, data)
+        """Change name, password or profile; a new password ends every session, and an API key may not set one."""
+        actor = current_actor(request)
+        if data.password is not None:
+            require_person(actor)
+        return _update(request, actor.user_id, data)
 
     @get(
         summary="List accounts",
