@@ -19,8 +19,10 @@ _GRACE_SECONDS: Final = 35
 _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
 _EXPIRY_ORDERS_MAX: Final = 50
-# A mail takes a second or two: a round of them must not keep orders from expiring.
-_MAILS_MAX: Final = 5
+_MAIL_INTERVAL_SECONDS: Final = 1.0
+_MAILS_MAX: Final = 20
+# A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
+_MAIL_STOP_SECONDS_MAX: Final = 15
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -83,9 +85,12 @@ def work(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    mails = threading.Thread(target=_run_mails, args=[stop], daemon=True)
+    mails.start()
     while not stop.is_set():
         if not _work_once():
             stop.wait(_EXPIRY_INTERVAL_SECONDS)
+    mails.join(_MAIL_STOP_SECONDS_MAX)
 
 
 def _work_once() -> bool:
@@ -106,7 +111,6 @@ def _work_once() -> bool:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
-        mails = run_in_thread(recovery.send_due_mails, limit=_MAILS_MAX)
         for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
             run_in_thread(delete_old, limit=1000)
     except Unavailable as error:
@@ -117,7 +121,29 @@ def _work_once() -> bool:
         return False
     if expired or deleted:
         log.info("work.done", orders_expired=expired, keys_deleted=deleted)
-    return expired == _EXPIRY_ORDERS_MAX or mails == _MAILS_MAX
+    return expired == _EXPIRY_ORDERS_MAX
+
+
+def _run_mails(stop: threading.Event) -> None:
+    """Send mails until told to stop; on a thread of its own, because a mail server may take a minute to say no."""
+    import structlog
+    from django import db
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.kernel.errors import Unavailable
+    from counterfoil.users.recovery import send_due_mails
+
+    log = structlog.get_logger(__name__)
+    while not stop.is_set():
+        try:
+            more = run_in_thread(send_due_mails, limit=_MAILS_MAX) == _MAILS_MAX
+        except Unavailable:
+            more = False  # the other jobs say so
+        except db.Error:
+            log.exception("mail.failed")
+            more = False
+        if not more:
+            stop.wait(_MAIL_INTERVAL_SECONDS)
 
 
 def migrate(data: DataOption = None) -> None:

@@ -41,5 +41,5 @@ def send_mail(template: str, *, to: str, mail_id: str, values: dict[str, object]
     message.attach_alternative(render_to_string(f"mail/{template}.html", values), "text/html")
     try:
         message.send()
-    except OSError as error:  # smtplib's errors are OSErrors too
+    except (OSError, ValueError) as error:  # smtplib's errors are OSErrors; an address that no header takes is a value
         raise MailNotSent(type(error).__name__) from error
