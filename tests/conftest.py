@@ -270,7 +270,11 @@ SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM orders), (SELECT sum(version) FROM orders), (SELECT count(*) FROM order_items),
        (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
        (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
-       (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys)
+       (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys),
+       (SELECT count(*) FROM sign_ins), (SELECT count(*) FROM sign_ins WHERE revoked_at IS NULL),
+       (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM refresh_tokens WHERE used_at IS NULL),
+       (SELECT count(*) FROM api_keys), (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL),
+       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations)
 """
 
 

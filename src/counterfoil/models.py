@@ -7,19 +7,25 @@ from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
+from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
 from counterfoil.users.models import Profile, User
 
 __all__ = [
+    "AccessRevocation",
     "Adjustment",
+    "ApiKey",
     "AuditEntry",
     "AuditSeal",
     "ErasureRequest",
     "IdempotencyKey",
+    "OneTimeToken",
     "Order",
     "OrderItem",
     "OutboxEvent",
     "Product",
     "Profile",
+    "RefreshToken",
+    "SignIn",
     "StockLevel",
     "StockMovement",
     "User",

@@ -15,6 +15,7 @@ from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
 from counterfoil.api.schemas.fields import ID_MAX
+from counterfoil.users.permissions import PUBLIC
 
 if TYPE_CHECKING:  # where Litestar keeps it is its own business
     from litestar._openapi.schema_generation import SchemaCreator
@@ -43,12 +44,8 @@ _REPLAYED: Final = OpenAPIHeader(
     description="`true` when this answer was given before to the same Idempotency-Key.",
     schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
 )
-_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
-    "required": [{"bearer": []}],
-    "optional": [{"bearer": []}, {}],
-    "ignored": [],
-}
 _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
+_REFRESH_TOKEN: Final = "cfr_" + "x" * 43
 # Schema's name → what is shown with it.
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "PlaceOrderIn": {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]},
@@ -56,6 +53,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "ProductIn": {"sku": "TEA-100", "name": "Earl Grey, 100 g", "price": "19.99", "currency": "EUR"},
     "MovementIn": {"kind": "receipt", "quantity": 100, "reason": "delivery note 4711"},
     "TokenIn": {"email": "ada@example.com", "password": "correct horse battery"},
+    "RefreshIn": {"refresh_token": _REFRESH_TOKEN},
+    "LogoutIn": {"refresh_token": _REFRESH_TOKEN, "everywhere": False},
+    "PasswordResetIn": {"email": "ada@example.com"},
+    "NewPasswordIn": {"token": "cft_" + "x" * 43, "password": "correct horse battery"},
+    "ConfirmEmailIn": {"token": "cft_" + "x" * 43},
+    "ResendIn": {"email": "ada@example.com"},
+    "CreateApiKeyIn": {"user_id": 7, "name": "warehouse", "scopes": ["inventory:write"], "expires_in_days": 90},
     "CreateUserIn": {"email": "ada@example.com", "name": "Ada", "password": "correct horse battery"},
     "UpdateMeIn": {"name": "Ada Lovelace", "profile": _PROFILE},
     "UpdateUserIn": {"role": "support", "is_active": True},
@@ -129,7 +133,7 @@ def complete_description(app: Litestar) -> None:
 
 
 def _complete_operation(operation: Operation, handler: HTTPRouteHandler, document: OpenAPI) -> None:
-    operation.security = _SECURITY[handler.opt.get("credentials", "required")]
+    operation.security = _security(handler)
     operation.parameters = [_exact(parameter) for parameter in operation.parameters or []]
     responses = operation.responses or {}
     # An answer says what the request may carry: 412 comes from If-Match, 422 from an Idempotency-Key.
@@ -144,10 +148,22 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
         response.description = handler.summary or response.description
+        if status == "202":
+            response.content = None  # `accepted()` has no body; the generator describes null
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:
             response.headers = {**(response.headers or {}), "Idempotent-Replayed": _REPLAYED}
+
+
+def _security(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
+    """Say which credentials a route takes, and the permission they need as the name of a role (OpenAPI 3.1)."""
+    credentials, permission = handler.opt.get("credentials", "required"), handler.opt["permission"]
+    if credentials == "ignored":
+        return []
+    needed = [] if permission == PUBLIC else [permission.value]
+    either: list[dict[str, list[str]]] = [{"bearer": needed}, {"apiKey": needed}]
+    return [*either, {}] if permission == PUBLIC else either
 
 
 def _shown(response: OpenAPIResponse) -> Iterator[str]:

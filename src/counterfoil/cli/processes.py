@@ -31,6 +31,10 @@ _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 _EXPIRY_ORDERS_MAX: Final = 50
 # Each takes a handful of small transactions, and the expiry of orders must not wait for long.
 _ERASURES_MAX: Final = 10
+_MAIL_INTERVAL_SECONDS: Final = 1.0
+_MAILS_MAX: Final = 20
+# A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
+_MAIL_STOP_SECONDS_MAX: Final = 15
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -82,7 +86,7 @@ def serve(
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry, erasures that waited, the chain of the audit trail. Any number may run."""
+    """Run the periodic jobs: expiry, mails, erasures that waited, the chain of the audit trail. Any number may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -99,9 +103,12 @@ def work(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    mails = threading.Thread(target=_run_mails, args=[stop], daemon=True)
+    mails.start()
     while not stop.is_set():
         if not _work_once():
             stop.wait(_EXPIRY_INTERVAL_SECONDS)
+    mails.join(_MAIL_STOP_SECONDS_MAX)
 
 
 def _work_once() -> bool:
@@ -118,6 +125,7 @@ def _work_once() -> bool:
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
     from counterfoil.privacy.services import retry_erasures
+    from counterfoil.users import recovery, sessions
 
     log = structlog.get_logger(__name__)
     try:
@@ -125,6 +133,8 @@ def _work_once() -> bool:
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
         erased = run_in_thread(retry_erasures, limit=_ERASURES_MAX, request_id=trace.request_id)
+        for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
+            run_in_thread(delete_old, limit=1000)
         sealed = run_in_thread(seal_entries)
         run_in_thread(write_due_anchor)
     except Unavailable as error:
@@ -136,6 +146,28 @@ def _work_once() -> bool:
     if expired or deleted or erased:
         log.info("work.done", orders_expired=expired, keys_deleted=deleted, people_erased=erased)
     return expired == _EXPIRY_ORDERS_MAX or sealed >= SEAL_ENTRIES_MAX
+
+
+def _run_mails(stop: threading.Event) -> None:
+    """Send mails until told to stop; on a thread of its own, because a mail server may take a minute to say no."""
+    import structlog
+    from django import db
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.kernel.errors import Unavailable
+    from counterfoil.users.recovery import send_due_mails
+
+    log = structlog.get_logger(__name__)
+    while not stop.is_set():
+        try:
+            more = run_in_thread(send_due_mails, limit=_MAILS_MAX) == _MAILS_MAX
+        except Unavailable:
+            more = False  # the other jobs say so
+        except db.Error:
+            log.exception("mail.failed")
+            more = False
+        if not more:
+            stop.wait(_MAIL_INTERVAL_SECONDS)
 
 
 def migrate(data: DataOption = None) -> None:

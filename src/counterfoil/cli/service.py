@@ -203,7 +203,7 @@ def set_up_django() -> None:
         django.setup()
     except ValidationError as error:
         wrong = "; ".join(
-            f"{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            ": ".join([*map(str.upper, map(str, problem["loc"][:1])), problem["msg"].removeprefix("Value error, ")])
             for problem in error.errors()
         )
         raise TerminalError(f"The settings are not right. {wrong}.") from error

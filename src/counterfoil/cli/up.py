@@ -133,6 +133,8 @@ def _configure(data: Path, port: int) -> None:
     os.environ["COUNTERFOIL_DEMO"] = "1"
     os.environ["COUNTERFOIL_PORT"] = str(port)
     os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
+    os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")
+    os.environ.setdefault("COUNTERFOIL_OUTBOX_DIR", str(data / "outbox"))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
@@ -170,12 +172,11 @@ def _prepare_database(data: Path, port: int) -> _Started:
     set_up_django()
     require_master_keys()
     from django import db
-    from django.conf import settings
 
     from counterfoil.cli.processes import run_migrations
     from counterfoil.demo.catalogue import load_catalogue
     from counterfoil.users.permissions import Actor, Role
-    from counterfoil.users.services import issue_token
+    from counterfoil.users.services import issue_token, read_epoch
 
     try:
         with console.status("Migrating the database") as status:
@@ -183,6 +184,10 @@ def _prepare_database(data: Path, port: int) -> _Started:
         console.print("[green]✓[/] The schema is up to date" + (f" ({applied} migrations applied)" if applied else ""))
         with console.status("Loading demo products and people") as status:
             accounts = load_catalogue(on_progress=status.update)
+        admin_token, customer_token = (
+            issue_token(Actor(user_id, role), epoch=read_epoch(user_id))
+            for user_id, role in ((accounts.admin_id, Role.ADMIN), (accounts.customer_id, Role.CUSTOMER))
+        )
     except db.OperationalError as error:
         raise TerminalError(
             f"The database cannot be used ({str(error).strip()}); check DATABASE_URL with `counterfoil doctor`."
@@ -192,20 +197,26 @@ def _prepare_database(data: Path, port: int) -> _Started:
         # Only the migration and the demo data need the owner's login: no session of it stays open.
         db.connection.close_pool()  # type: ignore[attr-defined] # of the PostgreSQL backend
     console.print("[green]✓[/] Demo products and people are loaded")
+    service = _describe(port, admin_token=admin_token, customer_token=customer_token)
+    logins = _keep_logins(data / "logins.json", accounts.passwords)
+    admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
+    return _Started(service, accounts.product_id, admin_email, logins)
+
+
+def _describe(port: int, *, admin_token: str, customer_token: str) -> ServiceInfo:
+    from django.conf import settings
+
     root = f"http://127.0.0.1:{port}"
-    service = ServiceInfo(
+    return ServiceInfo(
         api_url=f"{root}/api/v1",
         docs_url=f"{root}/docs",
         console_url=f"{root}/console/",
         database_url=settings.COUNTERFOIL.database_url,
-        admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
-        customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+        admin_token=admin_token,
+        customer_token=customer_token,
         keys_url=settings.COUNTERFOIL.counterfoil_keys_url,
         master_keys_file=settings.COUNTERFOIL.counterfoil_master_keys_file,
     )
-    logins = _keep_logins(data / "logins.json", accounts.passwords)
-    admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
-    return _Started(service, accounts.product_id, admin_email, logins)
 
 
 def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
@@ -311,7 +322,7 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     password = started.logins.get(started.admin_email, "(your own password)")
     yield f"Sign in    {started.admin_email} (administrator)  {password}"
     yield f"Data       {data}"
-    yield "           logs/, logins.json (everybody's password), service.json (tokens)"
+    yield "           logs/, outbox/ (mails), logins.json (everybody's password), service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from counterfoil.kernel.errors import Unavailable
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
+from counterfoil.users.access import AccessControl
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ _KEYS_RETRY_SECONDS: Final = 1.0
 
 @asynccontextmanager
 async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
-    """Open the pool and the intake; at the end take no more orders, answer those taken, close the pool."""
+    """Open the pool, the intake and the memory of access; at the end take no more orders and answer those taken."""
     values = settings.COUNTERFOIL
     pool = make_hot_pool(size=values.counterfoil_pool_size)
     await pool.open()
@@ -52,6 +53,8 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     )
     app.state.hot = HotPath(pool, intake)
     loading = asyncio.create_task(_load_named_keys())
+    app.state.access = AccessControl(pool, accepted=(settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+    watching = asyncio.create_task(app.state.access.watch())
     log.info("web.started", pid=os.getpid())
     try:
         yield
@@ -59,6 +62,11 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
         app.state.draining = True
         loading.cancel()
         await intake.drain()
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        with suppress(Unavailable):
+            await app.state.access.write_key_uses()
         await pool.close()
         log.info("web.stopped", pid=os.getpid())
 

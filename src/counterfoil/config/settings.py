@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from counterfoil.config.secret_strength import find_weakness
 
 
 class Settings(BaseSettings):
@@ -32,6 +34,9 @@ class Settings(BaseSettings):
     )
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
+    )
+    counterfoil_secret_fallbacks: SecretStr = Field(
+        SecretStr(""), description="Older secrets, separated by commas: what they signed still counts, nothing new is."
     )
     counterfoil_keys_url: str = Field(
         "",
@@ -59,6 +64,18 @@ class Settings(BaseSettings):
     counterfoil_hold_seconds: int = Field(
         1800, ge=1, le=604_800, description="How long an unpaid order keeps its stock (30 minutes)."
     )
+    counterfoil_public_url: str = Field(
+        "http://127.0.0.1:8000", description="Address of the shop for people; links in mails begin with it."
+    )
+    counterfoil_mail_url: SecretStr = Field(
+        SecretStr(""),
+        description="`smtp://user:password@host:587` (STARTTLS; `?tls=off` without) or `smtps://host:465`; "
+        "empty: mails are written to files.",
+    )
+    counterfoil_mail_from: str = Field("Counterfoil <no-reply@localhost>", description="Sender of mails.")
+    counterfoil_outbox_dir: Path = Field(
+        Path(".counterfoil/outbox"), description="Where mails are written as .eml files when there is no mail server."
+    )
     counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator("database_url", "counterfoil_keys_url")
@@ -83,12 +100,42 @@ class Settings(BaseSettings):
             raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
         return value.upper()
 
-    @field_validator("counterfoil_secret")
+    @field_validator("counterfoil_mail_url")
+    @classmethod
+    def _is_mail_server(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if value.get_secret_value() and (parts.scheme not in {"smtp", "smtps"} or not parts.hostname):
+            raise ValueError("must look like smtp://user:password@host:587 or smtps://host:465")
+        return value
+
+    @field_validator("counterfoil_public_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must look like https://shop.example.com")
+        return value.rstrip("/")
+
+    @field_validator("counterfoil_secret", "counterfoil_secret_fallbacks")
     @classmethod
     def _is_long_enough(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and len(value.get_secret_value()) < SECRET_CHARS_MIN:
+        if any(len(secret) < SECRET_CHARS_MIN for secret in _split(value)):
             raise ValueError(f"must have at least {SECRET_CHARS_MIN} characters")
         return value
+
+    @model_validator(mode="after")
+    def _cannot_be_guessed(self) -> Self:
+        """Refuse a secret that is weak, outside of the demo, which makes its own."""
+        for name in () if self.counterfoil_demo else ("counterfoil_secret", "counterfoil_secret_fallbacks"):
+            for secret in _split(getattr(self, name)):
+                if weakness := find_weakness(secret):
+                    advice = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                    raise ValueError(f"{name.upper()} {weakness}; make one with: {advice}")
+        return self
+
+
+def _split(secrets_text: SecretStr) -> list[str]:
+    return [secret.strip() for secret in secrets_text.get_secret_value().split(",") if secret.strip()]
 
 
 # 32 characters of a random alphabet carry more than the 128 bits that HS256 needs at the very least (RFC 7518, 3.2).
@@ -99,6 +146,7 @@ COUNTERFOIL: Final = Settings()  # pyright: ignore[reportCallIssue]
 # ---------------------------------------------------------------- what Django reads
 # An empty secret is replaced for this process only: `serve` refuses to start with it (cli/processes.py).
 SECRET_KEY: Final = COUNTERFOIL.counterfoil_secret.get_secret_value() or secrets.token_urlsafe(48)
+SECRET_KEY_FALLBACKS: Final = _split(COUNTERFOIL.counterfoil_secret_fallbacks)
 DEBUG: Final = False
 ALLOWED_HOSTS: Final = ["127.0.0.1", "localhost", "[::1]", COUNTERFOIL.counterfoil_host]
 INSTALLED_APPS: Final = [
@@ -128,6 +176,11 @@ PASSWORD_HASHERS: Final = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: Final = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ("email", "name")},
+    },
+    {"NAME": "counterfoil.users.passwords.StrengthValidator"},
 ]
 DEFAULT_AUTO_FIELD: Final = "django.db.models.BigAutoField"
 USE_TZ: Final = True
@@ -142,7 +195,7 @@ PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
 TEMPLATES: Final = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [PACKAGE_DIR / "console" / "templates"],
+        "DIRS": [PACKAGE_DIR / "console" / "templates", PACKAGE_DIR / "notifications" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -153,6 +206,20 @@ TEMPLATES: Final = [
         },
     }
 ]
+
+# ---------------------------------------------------------------- mail
+_MAIL: Final = urlsplit(COUNTERFOIL.counterfoil_mail_url.get_secret_value())
+EMAIL_BACKEND: Final = (
+    "django.core.mail.backends.smtp.EmailBackend" if _MAIL.hostname else "counterfoil.notifications.outbox.FileBackend"
+)
+EMAIL_HOST: Final = _MAIL.hostname or ""
+EMAIL_PORT: Final = _MAIL.port or (465 if _MAIL.scheme == "smtps" else 587)
+EMAIL_HOST_USER: Final = unquote(_MAIL.username or "")
+EMAIL_HOST_PASSWORD: Final = unquote(_MAIL.password or "")
+EMAIL_USE_SSL: Final = _MAIL.scheme == "smtps"
+EMAIL_USE_TLS: Final = _MAIL.scheme == "smtp" and "tls=off" not in _MAIL.query
+EMAIL_TIMEOUT: Final = 10
+DEFAULT_FROM_EMAIL: Final = COUNTERFOIL.counterfoil_mail_from
 
 # Nothing waits for ever: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
 _TIMEOUTS: Final = (

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.contrib.auth.backends import BaseBackend
 from django.http import HttpRequest
 
-from counterfoil.users import services as users
+from counterfoil.users import sessions
 from counterfoil.users.errors import LoginFailed
 
 
@@ -19,11 +19,11 @@ class AccountBackend(BaseBackend):
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
     ) -> Any:
         """Return the account of this address and password, or None."""
-        del request
         if username is None or password is None:
             return None
         try:
-            user = users.check_credentials(email=username, password=password)
+            address = "" if request is None else request.META.get("REMOTE_ADDR", "")
+            user, _hash = sessions.check_credentials(email=username, password=password, address=address)
         except LoginFailed:
             return None
         return self.get_user(user.id)

@@ -56,15 +56,17 @@ class IdempotencyInProgress(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored answer: HTTP status, body as sent, and whether it is a replay.
+    """An answer: HTTP status, body as sent, and whether it is a replay.
 
-    An answer about a person names them as `subject`: it is stored sealed with their key and ends with it.
+    An answer about a person names them as `subject`: it is stored sealed with their key and ends with it. `kept` is
+    stored instead of the body when that has something in it that is shown once, such as a new API key.
     """
 
     status: int
     body: bytes
     replayed: bool
     subject: UUID | None = None
+    kept: bytes | None = None
 
 
 def read_key(header: str | None) -> str | None:
@@ -104,7 +106,7 @@ def answer_once(
 
 
 def _store_answer(principal: str, key: str, answer: Answer) -> None:
-    body, subject = answer.body, answer.subject
+    body, subject = answer.body if answer.kept is None else answer.kept, answer.subject
     if subject is not None:
         body = seal(read_keys([subject])[subject], body, place=_place(subject))
     fetch_one(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
-if TYPE_CHECKING:
-    _IntegerField = models.Field[int, int]
-else:  # generic for the type checker only
-    _IntegerField = models.Field
+from counterfoil.infrastructure.transaction_ids import TransactionIdField
 
 
 class OutboxEvent(models.Model):
@@ -77,22 +72,6 @@ class IdempotencyKey(models.Model):
         return f"Key {self.key} of {self.principal}"
 
 
-class TransactionIdField(_IntegerField):
-    """PostgreSQL's number of a transaction, which does not wrap around (xid8)."""
-
-    def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
-        """Return the column's type."""
-        return "xid8"
-
-    def get_prep_value(self, value: int | None) -> str | None:
-        """Write it as text, which PostgreSQL reads as whatever it is compared with."""
-        return None if value is None else str(value)
-
-    def from_db_value(self, value: str | None, *_: object) -> int | None:
-        """Read what the driver gives as text."""
-        return None if value is None else int(value)
-
-
 class AuditEntry(models.Model):
     """Who changed what, when and why. Written in the transaction of the change; never updated.
 
@@ -107,7 +86,7 @@ class AuditEntry(models.Model):
     action = models.CharField(max_length=60)
     target = models.CharField(max_length=20)
     target_id = models.BigIntegerField()
-    target_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - no row has an empty key
+    target_key = models.CharField(max_length=80, null=True)  # noqa: DJ001 - no row has an empty key
     request_id = models.CharField(max_length=64)
     reason = models.CharField(max_length=255, db_default="")
     changes = models.JSONField(null=True)

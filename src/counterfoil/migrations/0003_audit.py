@@ -6,11 +6,11 @@ import django.contrib.postgres.fields
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-import counterfoil.infrastructure.models
+import counterfoil.infrastructure.transaction_ids
 from counterfoil.infrastructure.migration_operations import audited_table, run_sql_file, set_timeouts
 
 SQL = Path(__file__).parent / "sql"
-XACT = counterfoil.infrastructure.models.TransactionIdField
+XACT = counterfoil.infrastructure.transaction_ids.TransactionIdField
 # Until they are ciphertext these are somebody's; afterwards they are `bytea`, and hidden for that.
 PERSONAL = ("phone", "address_line1", "address_line2", "postal_code", "city", "country_code")
 
@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
         set_timeouts(),
         migrations.AddField("auditentry", "after_hash", models.BinaryField(null=True)),
         migrations.AddField("auditentry", "before_hash", models.BinaryField(null=True)),
-        migrations.AddField("auditentry", "target_key", models.CharField(max_length=64, null=True)),
+        migrations.AddField("auditentry", "target_key", models.CharField(max_length=80, null=True)),
         migrations.SeparateDatabaseAndState(
             database_operations=[run_sql_file(SQL / "audit_v1.sql", reverse_sql=DROP_AUDIT)],
             state_operations=[

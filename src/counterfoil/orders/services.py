@@ -26,7 +26,7 @@ from counterfoil.orders.repositories import HotPool, OrderFilter
 from counterfoil.orders.states import BEGINNINGS, OrderAction, OrderStatus, Transition, allowed_actions, find_transition
 from counterfoil.products import services as products
 from counterfoil.users import services as users
-from counterfoil.users.permissions import ON_BEHALF, Actor, Role, owner_filter, require_role
+from counterfoil.users.permissions import Actor, Permission, Role, owner_filter, require
 
 __all__ = [
     "HotPath",
@@ -59,8 +59,9 @@ class HotPath:
 async def place_order(hot: HotPath, command: PlaceOrder, *, actor: Actor) -> PlacedOrder:
     """Place one order: price it, take its stock, store it; durable when this returns.
 
-    Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ValidationFailed,
-    InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before anything was done.
+    Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ScopeMissing,
+    ValidationFailed, InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before
+    anything was done.
     """
     _require_may_order_for(command.user_id, actor)
     return await hot.intake.submit(command)
@@ -103,7 +104,10 @@ async def get_order_as_of(hot: HotPath, order_id: int, instant: datetime, *, act
 def draft_order(
     *, user_id: int, lines: Sequence[OrderLine], client_reference: str | None, actor: Actor, trace: Trace
 ) -> OrderView:
-    """Save a draft: priced for now, no stock. Joins the open transaction. Raises ValidationFailed, RoleMissing."""
+    """Save a draft: priced for now, no stock. Joins the open transaction.
+
+    Raises ValidationFailed, RoleMissing, ScopeMissing.
+    """
     _require_may_order_for(user_id, actor)
     _declare("order.draft", trace)
     if not users.is_active(user_id):
@@ -221,7 +225,7 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
 # ---------------------------------------------------------------- steps
 def _require_may_order_for(user_id: int, actor: Actor) -> None:
     if user_id != actor.user_id:
-        require_role(actor, ON_BEHALF)
+        require(actor, Permission.ORDERS_EVERYBODY)
 
 
 def _lock(order_id: int, etag: str | None, actor: Actor) -> OrderView:

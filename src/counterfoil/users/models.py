@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -28,6 +29,9 @@ class User(AbstractBaseUser):
     role = models.CharField(max_length=20, choices=[(role, role) for role in _ROLES], db_default=Role.CUSTOMER)
     is_active = models.BooleanField(default=True, db_default=True)
     version = models.IntegerField(db_default=1)
+    # Raised by a trigger with every change of password, role or activity: older access tokens end.
+    token_epoch = models.IntegerField(db_default=0)
+    email_confirmed_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
     erased_at = models.DateTimeField(null=True)
@@ -65,6 +69,15 @@ class User(AbstractBaseUser):
     def is_staff(self) -> bool:
         """Tell Django's console whether this account may sign in there."""
         return self.role in STAFF
+
+    def get_session_auth_hash(self) -> str:
+        """Tie a session of the console to the epoch too: whatever ends access tokens ends it."""
+        return f"{super().get_session_auth_hash()}-{self.token_epoch}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        """Yield what a session signed with an older secret is tied to."""
+        for known in super().get_session_auth_fallback_hash():
+            yield f"{known}-{self.token_epoch}"
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
         """Let staff view everything in the console and change nothing: changes go through the services."""

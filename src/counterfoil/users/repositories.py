@@ -56,6 +56,7 @@ class UserRecord:
     # The person, as the key store and sealed answers name them.
     subject_id: UUID
     erased_at: datetime | None
+    email_confirmed_at: datetime | None
 
     @property
     def etag(self) -> str:
@@ -81,6 +82,7 @@ def _record(user: User, keys: Mapping[UUID, bytes]) -> UserRecord:
         version=user.version,
         created_at=user.created_at,
         updated_at=user.updated_at,
+        email_confirmed_at=user.email_confirmed_at,
         profile=ProfileRecord(
             **{field: open_field(keys, subject, field, getattr(profile, field, None)) for field in PROFILE_FIELDS}
         ),

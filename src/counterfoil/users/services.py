@@ -1,38 +1,29 @@
-"""People: sign in, register, read and change accounts and profiles."""
+"""People: register, read and change accounts and profiles."""
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import psycopg
 from django.conf import settings
-from django.contrib.auth.hashers import check_password, make_password
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError
 
 from counterfoil.infrastructure.audit import append_entry, declare_change
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.key_store import blind_index
-from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
-from counterfoil.users import repositories, tokens
-from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
+from counterfoil.users import access_repositories, repositories, tokens
+from counterfoil.users.errors import EmailTaken, UserChanged, UserNotFound
+from counterfoil.users.passwords import hash_password
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
-from counterfoil.users.tokens import TOKEN_SECONDS
 
 __all__ = [
-    "TOKEN_SECONDS",
     "NewUser",
     "ProfileRecord",
     "UserRecord",
-    "authenticate",
-    "check_credentials",
     "create_user",
     "create_users",
     "find_by_subjects",
@@ -47,22 +38,11 @@ __all__ = [
     "issue_token",
     "lock_against_orders",
     "normalise_email",
+    "read_epoch",
     "registration_principal",
     "revoke_access",
-    "sign_in",
     "update_user",
 ]
-
-
-# Hashed when no account matches, so that a wrong address takes as long as a wrong password.
-@functools.cache  # made when first needed: hashing takes 100 MB, which a worker never needs
-def _unknown_hash() -> str:
-    return make_password("nobody has this password")
-
-
-# Argon2 takes 100 MB and a core each time. More at once would take memory and threads from everybody else.
-_HASHING: Final = threading.BoundedSemaphore(2)
-_HASHING_SECONDS_MAX: Final = 1.0
 
 
 def normalise_email(email: str) -> str:
@@ -77,33 +57,14 @@ def normalise_email(email: str) -> str:
     return f"{local}@{domain}"
 
 
-def sign_in(*, email: str, password: str) -> str:
-    """Return an access token for one hour; raises LoginFailed, which does not tell what was wrong."""
-    user = check_credentials(email=email, password=password)
-    return tokens.issue_token(Actor(user.id, user.role), secret=settings.SECRET_KEY)
-
-
-def check_credentials(*, email: str, password: str) -> UserRecord:
-    """Return the active account of this address and password; raises LoginFailed, in the same time for each reason."""
-    try:
-        found = repositories.read_credentials(normalise_email(email))
-    except ValueError:
-        found = None
-    with _hashing():
-        right = check_password(password, found[1] if found else _unknown_hash())
-    if not right or found is None:
-        raise LoginFailed
-    return found[0]
-
-
-def issue_token(actor: Actor) -> str:
+def issue_token(actor: Actor, *, epoch: int = 0) -> str:
     """Return an access token for one hour without asking for a password; for the terminal of the demo."""
-    return tokens.issue_token(actor, secret=settings.SECRET_KEY)
+    return tokens.issue_token(actor, secret=settings.SECRET_KEY, epoch=epoch)
 
 
-def authenticate(token: str) -> Actor:
-    """Return the account an access token belongs to; raises TokenInvalid. No database access."""
-    return tokens.verify_token(token, secret=settings.SECRET_KEY)
+def read_epoch(user_id: int) -> int:
+    """Return the epoch that a new access token of this account carries."""
+    return access_repositories.read_epoch(user_id)
 
 
 def find_user(user_id: int) -> UserRecord:
@@ -171,8 +132,9 @@ def create_user(*, email: str, name: str, password: str, role: Role, actor: str,
     """Create an account. Joins the open transaction. Raises EmailTaken, or ValidationFailed for a weak password."""
     # Whoever registers has no number yet; the entry's target is theirs.
     declare_change(actor=actor or "anonymous", action="user.create", request_id=request_id)
+    password_hash = hash_password(password, email=email, name=name)
     try:
-        return repositories.insert_user(email=email, name=name, role=role, password_hash=_hash_password(password))
+        return repositories.insert_user(email=email, name=name, role=role, password_hash=password_hash)
     except IntegrityError as error:
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise EmailTaken from error
@@ -212,7 +174,8 @@ def update_user(
         raise UserChanged
     written = dict(values)
     if "password" in written:
-        written["password"] = _hash_password(written["password"])
+        name = written.get("name", before.name)
+        written["password"] = hash_password(written["password"], email=before.email, name=name)
     return repositories.update_user(user_id, written, profile)
 
 
@@ -229,9 +192,13 @@ def lock_against_orders(user_id: int) -> None:
 
 @transaction_required
 def revoke_access(user_id: int, *, actor: str, request_id: str, reason: str) -> None:
-    """Close an account: no sign-in, no order, and a password that fits nothing. Idempotent. Joins the transaction."""
+    """Close an account: no sign-in, no key, no link, no order, and a password that fits nothing.
+
+    Idempotent. Joins the open transaction.
+    """
     declare_change(actor=actor, action="user.revoke_access", request_id=request_id, reason=reason)
     repositories.deactivate(user_id)
+    access_repositories.forget_access(user_id)
 
 
 @transaction_required
@@ -248,23 +215,3 @@ def find_by_subjects(subjects: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
 def find_erased(*, after: int, limit: int) -> list[tuple[int, UUID]]:
     """Return (id, person) of up to `limit` erased accounts by id, above `after`."""
     return repositories.find_erased(after=after, limit=limit)
-
-
-# ---------------------------------------------------------------- steps
-def _hash_password(password: str) -> str:
-    try:
-        validate_password(password)
-    except ValidationError as error:
-        raise ValidationFailed([{"field": "password", "message": " ".join(error.messages)}]) from error
-    with _hashing():
-        return make_password(password)
-
-
-@contextmanager
-def _hashing() -> Iterator[None]:
-    if not _HASHING.acquire(timeout=_HASHING_SECONDS_MAX):
-        raise ServiceUnavailable
-    try:
-        yield
-    finally:
-        _HASHING.release()

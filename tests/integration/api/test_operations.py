@@ -102,6 +102,12 @@ def test_every_route_that_is_not_public_asks_for_credentials(anonymous: httpx.Cl
         assert answer.headers["www-authenticate"] == 'Bearer realm="counterfoil"'
 
     assert public == {
+        "POST /api/v1/auth/email-confirmation",
+        "POST /api/v1/auth/email-confirmation/resend",
+        "POST /api/v1/auth/logout",
+        "POST /api/v1/auth/password-reset",
+        "POST /api/v1/auth/password-reset/confirm",
+        "POST /api/v1/auth/refresh",
         "POST /api/v1/auth/token",
         "POST /api/v1/users",
         "GET /api/v1/products",

@@ -52,7 +52,7 @@ def exercise(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> N
     def send(case: Any) -> None:
         refused = [negative_data_rejection] if mode is GenerationMode.NEGATIVE else []
         answer = case.call_and_validate(headers=headers, checks=[*CHECKS, *refused])
-        if not headers and operation.definition.raw["security"] == [{"bearer": []}]:
+        if not headers and operation.definition.raw["security"] and {} not in operation.definition.raw["security"]:
             assert answer.status_code in {401, 404, 405, 415}, answer.text
 
     send()

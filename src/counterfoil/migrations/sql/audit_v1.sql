@@ -121,7 +121,9 @@ BEGIN
       FULL JOIN (SELECT CASE WHEN v_open THEN to_jsonb(n) ELSE audit_hide_v1(to_jsonb(n), v_bytes, v_names) END AS after
                  FROM new_rows n) AS n ON after ->> v_id = before ->> v_id
       OFFSET 0
-    ) AS r;
+    ) AS r
+    -- That something was used is no modification of it: a key notes its last use every few seconds.
+    WHERE NOT coalesce(before <> after AND before - 'last_used_at' = after - 'last_used_at', false);
   END IF;
   RETURN NULL;
 END
