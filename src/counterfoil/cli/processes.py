@@ -154,9 +154,10 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
         cursor.execute("SET statement_timeout = '120s'; SET lock_timeout = '120s'")
         cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
-            prepare_store()
             executor = MigrationExecutor(db.connection, progress)
             executor.migrate(executor.loader.graph.leaf_nodes())
+            # Last: what it grants is for a role that a migration makes.
+            prepare_store()
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
     db.connections.close_all()

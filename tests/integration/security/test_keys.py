@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from private_shop import Shop, make_shop
 
@@ -211,3 +212,28 @@ def test_two_at_once_make_one_store(empty_database: Callable[[], str], tmp_path:
     assert len(made) == 1
     assert len(made.pop()) == 65
     assert shop.fetch("SELECT version FROM counterfoil_keys.versions", keys=True) == [(1,)]
+
+
+def test_the_role_of_the_processes_can_use_keys_and_not_take_a_tombstone_back(shop: Shop, postgres_url: str) -> None:
+    role = "DO $$ BEGIN CREATE ROLE counterfoil_app NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(role)
+    shop.run("migrate")
+
+    allowed = {
+        (table, right)
+        for table, right in shop.fetch(
+            "SELECT t, r FROM unnest(ARRAY['master_keys', 'data_keys', 'named_keys', 'tombstones', 'versions']) AS t,"
+            " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r"
+            " WHERE has_table_privilege('counterfoil_app', 'counterfoil_keys.' || t, r)",
+            keys=True,
+        )
+    }
+
+    every = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    assert allowed == {
+        *((table, right) for table in ("master_keys", "data_keys", "named_keys") for right in every),
+        ("tombstones", "SELECT"),
+        ("tombstones", "INSERT"),
+        ("versions", "SELECT"),
+    }
