@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
-from litestar.openapi.spec.enums import OpenAPIType
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
@@ -43,6 +52,7 @@ _REPLAYED: Final = OpenAPIHeader(
     description="`true` when this answer was given before to the same Idempotency-Key.",
     schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
 )
+_BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
     "required": [{"bearer": []}],
     "optional": [{"bearer": []}, {}],
@@ -143,7 +153,10 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
     for status, response in responses.items():
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
-        response.description = handler.summary or response.description
+        if status == str(handler.status_code):
+            response.description = handler.summary or response.description
+            if response.content and "archive" in handler.opt:
+                response.content[handler.opt["archive"]] = OpenAPIMediaType(_BINARY)
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:
