@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
-from litestar.openapi.spec.enums import OpenAPIType
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
@@ -44,6 +53,7 @@ _REPLAYED: Final = OpenAPIHeader(
     description="`true` when this answer was given before to the same Idempotency-Key.",
     schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
 )
+_BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
 _REFRESH_TOKEN: Final = "cfr_" + "x" * 43
 # Schema's name → what is shown with it.
@@ -147,8 +157,11 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
     for status, response in responses.items():
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
-        response.description = handler.summary or response.description
-        if status == "202":
+        if status == str(handler.status_code):
+            response.description = handler.summary or response.description
+            if response.content and "archive" in handler.opt:
+                response.content[handler.opt["archive"]] = OpenAPIMediaType(_BINARY)
+        if _is_empty(response):
             response.content = None  # `accepted()` has no body; the generator describes null
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
@@ -164,6 +177,11 @@ def _security(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
     needed = [] if permission == PUBLIC else [permission.value]
     either: list[dict[str, list[str]]] = [{"bearer": needed}, {"apiKey": needed}]
     return [*either, {}] if permission == PUBLIC else either
+
+
+def _is_empty(response: OpenAPIResponse) -> bool:
+    contents = [content.schema for content in (response.content or {}).values()]
+    return bool(contents) and all(isinstance(s, Schema) and s.type == OpenAPIType.NULL for s in contents)
 
 
 def _shown(response: OpenAPIResponse) -> Iterator[str]:

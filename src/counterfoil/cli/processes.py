@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from counterfoil.cli.service import (
-    APP_ROLE,
     TerminalError,
     act_as_application,
     require_database,
@@ -183,7 +182,7 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
     from django import db
     from django.db.migrations.executor import MigrationExecutor
 
-    from counterfoil.infrastructure.key_store import grant_store, prepare_store
+    from counterfoil.infrastructure.key_store import prepare_store
 
     require_database()
     applied = 0
@@ -199,10 +198,10 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
         cursor.execute("SET statement_timeout = '120s'; SET lock_timeout = '120s'")
         cursor.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
         try:
-            prepare_store()
             executor = MigrationExecutor(db.connection, progress)
             executor.migrate(executor.loader.graph.leaf_nodes())
-            grant_store(APP_ROLE)
+            # Last: what it grants is for a role that a migration makes.
+            prepare_store()
         except db.ProgrammingError as error:
             raise _explain_refusal(error) from error
         finally:

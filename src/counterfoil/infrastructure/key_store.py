@@ -49,6 +49,18 @@ _DDL: Final = (
     """,
 )
 
+# What the role of the processes may do, where there is one: a tombstone is set once and stands.
+_GRANTS: Final = """
+DO $$ BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'counterfoil_app') THEN
+    GRANT USAGE ON SCHEMA counterfoil_keys TO counterfoil_app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA counterfoil_keys TO counterfoil_app;
+    REVOKE INSERT, UPDATE, DELETE ON counterfoil_keys.versions FROM counterfoil_app;
+    REVOKE UPDATE, DELETE ON counterfoil_keys.tombstones FROM counterfoil_app;
+  END IF;
+END $$
+"""
+
 # Keys of purposes never change, so they are kept for the life of the process.
 _loaded: dict[str, bytes] = {}
 
@@ -95,8 +107,12 @@ def _store_transaction() -> Iterator[Any]:
 
 # ---------------------------------------------------------------- tables
 def prepare_store() -> None:
-    """Make the store's tables or bring them up to date. Safe to repeat and to run twice at once."""
+    """Make the store's tables or bring them up to date. Safe to repeat, to run twice at once, and for who may not."""
     with _store_transaction() as cursor:
+        cursor.execute("SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'counterfoil_keys'")
+        row = cursor.fetchone()
+        if row is not None and not row[0]:
+            return  # somebody else's to change
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_DDL_LOCK])
         cursor.execute("CREATE SCHEMA IF NOT EXISTS counterfoil_keys")
         cursor.execute("CREATE TABLE IF NOT EXISTS counterfoil_keys.versions (version integer PRIMARY KEY)")
@@ -105,18 +121,7 @@ def prepare_store() -> None:
         for version, statements in enumerate(_DDL[done:], start=done + 1):
             cursor.execute(statements)
             cursor.execute("INSERT INTO counterfoil_keys.versions VALUES (%s)", [version])
-
-
-def grant_store(role: str) -> None:
-    """Let the application's role use the store, where its server knows that role. Safe to repeat."""
-    with _store_transaction() as cursor:
-        cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
-        if cursor.fetchone() is None:
-            return
-        cursor.execute(
-            f"GRANT USAGE ON SCHEMA counterfoil_keys TO {role};"
-            f" GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA counterfoil_keys TO {role}"
-        )
+        cursor.execute(_GRANTS)
 
 
 # ---------------------------------------------------------------- keys of people

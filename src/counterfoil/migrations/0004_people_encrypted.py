@@ -64,6 +64,7 @@ def seal_people(apps: Any, schema_editor: Any) -> None:
                     if table == "users":
                         index = key_store.blind_index(plain[0]) if plain[0] else None
                         cursor.execute("UPDATE users SET email_index = %s WHERE id = %s", [index, user_id])
+        _check_references(cursor)
 
 
 def open_people(apps: Any, schema_editor: Any) -> None:
@@ -78,6 +79,13 @@ def open_people(apps: Any, schema_editor: Any) -> None:
                     if table == "users":
                         plain[0] = plain[0] or f"user-{user_id}@erased.invalid"
                     _write(cursor, table, row_id, user_id, fields, [text.encode() for text in plain])
+        _check_references(cursor)
+
+
+def _check_references(cursor: Any) -> None:
+    """Check foreign keys now: rows that this transaction has rewritten wait for it, and bar the next ALTER TABLE."""
+    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    cursor.execute("SET CONSTRAINTS ALL DEFERRED")
 
 
 def _batches(cursor: Any) -> Any:

@@ -78,7 +78,7 @@ def _forget_answers(case: _Case) -> None:
 
 
 def _forget_person(case: _Case) -> None:
-    # Again: an order that had looked at the account just before it was closed may have been written since.
+    # Again: a batch that had looked at the account just before it was closed may have been committed since.
     _require_no_open_order(case)
     declare_change(actor=case.trace.principal, action="user.erase", request_id=case.trace.request_id)
     users.forget_person(case.user_id)
@@ -100,7 +100,7 @@ _NEXT: Final = dict(pairwise(["", *STEPS]))
 
 
 def _require_no_open_order(case: _Case) -> None:
-    users.lock_against_orders(case.user_id)
+    users.lock_account(case.user_id)
     open_orders = orders.find_open_orders(case.user_id)
     if not open_orders or not case.must_wait:
         return

@@ -216,12 +216,9 @@ def update_user(user_id: int, values: dict[str, Any], profile: ProfileRecord | N
 
 # ---------------------------------------------------------------- erasure
 @transaction_required
-def lock_against_orders(user_id: int) -> bool:
-    """Lock an account so that not even an order may refer to it anew until the transaction ends; False: no account.
-
-    An insert of an order takes a share of the account's key, which only this strongest lock keeps away.
-    """
-    return fetch_one("SELECT id FROM users WHERE id = %(id)s FOR UPDATE", {"id": user_id}) is not None
+def lock_account(user_id: int) -> bool:
+    """Lock an account until the end of the open transaction, without opening it; returns whether there is one."""
+    return fetch_one("SELECT id FROM users WHERE id = %(id)s FOR NO KEY UPDATE", {"id": user_id}) is not None
 
 
 @transaction_required

@@ -36,7 +36,7 @@ __all__ = [
     "inspect_users",
     "is_active",
     "issue_token",
-    "lock_against_orders",
+    "lock_account",
     "normalise_email",
     "read_epoch",
     "registration_principal",
@@ -181,12 +181,9 @@ def update_user(
 
 # ---------------------------------------------------------------- leaving
 @transaction_required
-def lock_against_orders(user_id: int) -> None:
-    """Lock an account until the end of the open transaction: nothing of it changes and no order of it begins.
-
-    Raises UserNotFound.
-    """
-    if not repositories.lock_against_orders(user_id):
+def lock_account(user_id: int) -> None:
+    """Lock an account until the end of the open transaction. Raises UserNotFound."""
+    if not repositories.lock_account(user_id):
         raise UserNotFound
 
 

@@ -133,6 +133,17 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+def test_the_keys_are_apart_from_the_data_that_they_open(first: Running) -> None:
+    file = Path(first.info["master_keys_file"])
+
+    assert file == first.data.resolve() / "master.keys"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert first.info["keys_url"] == first.info["database_url"].rpartition("/")[0] + "/counterfoil_keys"
+    with psycopg.connect(first.info["keys_url"]) as keys, psycopg.connect(first.info["database_url"]) as data:
+        assert keys.execute("SELECT count(*) FROM counterfoil_keys.data_keys").fetchone() == (7,)
+        assert data.execute("SELECT to_regnamespace('counterfoil_keys')").fetchone() == (None,)
+
+
 def test_it_says_where_everything_is_and_the_printed_command_places_an_order(first: Running) -> None:
     order = paste(first)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from litestar import Controller, Response, delete, get
 from litestar.openapi import ResponseSpec
@@ -36,6 +36,7 @@ class PrivacyController(Controller):
         "/export",
         summary="Export one's own data",
         responses={200: ResponseSpec(PersonalData, generate_examples=False), **problems(400, 401, 404, 409, 503)},
+        archive="application/zip",
         sync_to_thread=True,
     )
     def export(self, request: AnyRequest, format: ExportFormat = ExportFormat.JSON) -> Response[bytes]:  # noqa: A002 - the parameter's name on the wire
@@ -58,18 +59,18 @@ class PrivacyController(Controller):
         )
 
     @delete(
-        summary="Erase oneself",
+        summary="Erase oneself, or have it done when nothing is open any more",
         status_code=202,
-        response_description="Deferred: it is done by itself later",
         responses={204: ResponseSpec(None, description="Erased", generate_examples=False), **problems(401, 404, 503)},
         sync_to_thread=True,
     )
-    def erase(self, request: AnyRequest) -> Response[ErasureOut | None]:
+    def erase(self, request: AnyRequest) -> Response[ErasureOut]:
         """Erase the account and everything personal. Deferred, with the reason, while an order is open. Idempotent."""
         actor = current_actor(request)
         erasure = run_in_thread(
             services.erase_person, actor.user_id, actor=actor.principal, request_id=request_id(request)
         )
         if erasure.completed_at is not None:
-            return Response(None, status_code=204)
+            nothing: Response[Any] = Response(None, status_code=204)
+            return nothing
         return answer(ErasureOut(erasure.state, erasure.requested_at, erasure.deferred_reason), status=202)
