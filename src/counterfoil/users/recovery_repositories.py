@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from counterfoil.infrastructure.database import fetch_all, fetch_one, transaction_required
+
+# Somebody who asks again and again for another's address fills no mailbox.
+MAILS_PER_HOUR_MAX: Final = 5
 
 
 class Wish(NamedTuple):
@@ -63,23 +66,35 @@ def claim_wish(*, lease_seconds: int) -> Wish | None:
 def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
     """Store the token's hash and void the older ones of the same account and purpose, sent or not.
 
-    Joins the open transaction. Returns False when a newer wish has come already: then this one is void itself.
+    Joins the open transaction. Returns False, and gives this wish up, when a newer one has come already, or when the
+    account was sent MAILS_PER_HOUR_MAX within the last hour: then the link of the last mail goes on working.
     """
-    same = {"id": wish.id, "purpose": wish.purpose, "user": wish.user_id, "hash": token_hash, "life": life_seconds}
+    same = {
+        "id": wish.id,
+        "purpose": wish.purpose,
+        "user": wish.user_id,
+        "hash": token_hash,
+        "life": life_seconds,
+        "most": MAILS_PER_HOUR_MAX,
+    }
     row = fetch_one(
         """
         UPDATE one_time_tokens t SET
           token_hash = %(hash)s,
           expires_at = now() + make_interval(secs => %(life)s),
-          cancelled_at = CASE WHEN n.newer THEN now() END,
-          next_attempt_at = CASE WHEN NOT n.newer THEN t.next_attempt_at END
-        FROM (SELECT EXISTS (
-          SELECT FROM one_time_tokens
-          WHERE user_id = %(user)s AND purpose = %(purpose)s AND id > %(id)s) AS newer) n
-        WHERE t.id = %(id)s AND t.cancelled_at IS NULL RETURNING NOT n.newer
+          cancelled_at = CASE WHEN n.void THEN now() END,
+          next_attempt_at = CASE WHEN NOT n.void THEN t.next_attempt_at END
+        FROM (
+          SELECT coalesce(bool_or(id > %(id)s), false)
+                 OR count(*) FILTER (WHERE id <> %(id)s AND sent_at > now() - interval '1 hour') >= %(most)s AS void
+          FROM one_time_tokens WHERE user_id = %(user)s AND purpose = %(purpose)s
+        ) n
+        WHERE t.id = %(id)s AND t.cancelled_at IS NULL RETURNING NOT n.void
         """,
         same,
     )
+    if row is None or not row[0]:
+        return False
     fetch_all(
         """
         UPDATE one_time_tokens SET cancelled_at = now(), next_attempt_at = NULL
@@ -91,7 +106,7 @@ def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
         """,
         same,
     )
-    return row is not None and bool(row[0])
+    return True
 
 
 @transaction_required

@@ -279,6 +279,23 @@ def test_nobody_learns_whether_an_address_has_an_account(anonymous: httpx.Client
     assert mails_to(outbox, "nobody@example.com", "reset") == []
 
 
+def test_nobody_fills_somebody_elses_mailbox_and_the_last_link_goes_on_working(
+    anonymous: httpx.Client, outbox: Path, db: Connection
+) -> None:
+    account = register(anonymous)
+    seen: list[str] = []
+
+    for _ in range(7):
+        ask_for_reset(anonymous, account["email"])
+        wait_for(lambda: not due(db, account["id"]))
+        tokens = {token_of(mail) for mail in mails_to(outbox, account["email"], "reset")}
+        seen += tokens - set(seen)
+
+    assert len(seen) == 5
+    assert_unusable(reset(anonymous, seen[0]))
+    assert reset(anonymous, seen[-1]).status_code == 204
+
+
 def test_only_the_hash_of_a_link_is_stored(anonymous: httpx.Client, outbox: Path, db: Connection) -> None:
     account = register(anonymous)
     token = token_of(receive(outbox, account["email"], "confirm"))
