@@ -316,3 +316,29 @@ def test_another_kind_of_credentials_is_refused(anonymous: httpx.Client, header:
     answer = anonymous.get(f"{USERS}/me", headers={"Authorization": header})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "CREDENTIALS_MISSING")
+
+
+def test_every_reading_of_somebodys_data_by_staff_is_recorded_once(
+    admin: httpx.Client, anonymous: httpx.Client, db: psycopg.Connection[Any]
+) -> None:
+    body = person()
+    account = anonymous.post(USERS, json=body).json()["id"]
+    reader = f"user:{admin.get(f'{USERS}/me').json()['id']}"
+
+    one = admin.get(f"{USERS}/{account}", headers={"X-Request-ID": "read-one-person"})
+    page = admin.get(USERS, params={"limit": 3}, headers={"X-Request-ID": "read-three-people"})
+    none = admin.get(f"{USERS}/{2**62}", headers={"X-Request-ID": "read-nobody"})
+
+    assert (one.status_code, page.status_code, none.status_code) == (200, 200, 404)
+    shown = [user["id"] for user in page.json()["items"]]
+    assert db.execute(
+        "SELECT actor, target, target_id, request_id, changes FROM audit_entries"
+        " WHERE action = 'user.read' AND actor = %s ORDER BY id",
+        [reader],
+    ).fetchall() == [
+        (reader, "user", account, "read-one-person", {"users": [account]}),
+        (reader, "user", shown[0], "read-three-people", {"users": shown}),
+    ]
+    assert body["email"] in one.text
+    holding = "SELECT count(*) FROM audit_entries AS entry WHERE entry::text LIKE %s"
+    assert db.execute(holding, [f"%{body['email']}%"]).fetchone() == (0,)
