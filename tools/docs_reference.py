@@ -308,14 +308,22 @@ def render_cli() -> str:
     """Return the page of the command line."""
     root = typer.main.get_command(command_line)
     parts = [_CLI_HEAD]
-    commands: dict[str, Any] = vars(root)["commands"]
-    for name, command in commands.items():
+    for name, command in _commands(root, ""):
         shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
         rows = [(_words(parameter), _default(parameter), getattr(parameter, "help", "") or "") for parameter in shown]
         parts.append(f"## counterfoil {name}\n\n{' '.join((command.help or '').split())}\n")
         if rows:
             parts.append(table(("option", "default", "meaning"), rows))
     return "\n".join(parts)
+
+
+def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its whole name: groups such as `audit` hold commands of their own."""
+    for name, command in vars(group)["commands"].items():
+        if "commands" in vars(command):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def _words(parameter: Any) -> str:
