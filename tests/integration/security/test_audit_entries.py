@@ -335,3 +335,56 @@ def test_security_AU_01_the_function_of_the_release_before_leaves_one_entry_too(
         assert [(e.actor, e.action, e.target, e.target_id) for e in entries_after(db, last_id)] == [
             ("user:1", "order.place", "order", row[1])
         ]
+
+
+APPEND = """
+import django; django.setup()
+from counterfoil.infrastructure.audit import append_entry, declare_change
+from counterfoil.infrastructure.database import transaction
+with transaction():
+    append_entry(actor="user:7", action="user.read", target="user", target_id=9, request_id="append-1", reason="call 5")
+    append_entry(actor="user:7", action="order.read", target="order", target_id="0190f5fe", request_id="append-1",
+                 changes={"fields": ["email"]})
+for refused in (lambda: append_entry(actor="a", action="b", target="c", target_id=1, request_id="append-1"),
+                lambda: declare_change(actor="user:1", action="b", request_id="append-1")):
+    try:
+        refused()
+    except AssertionError as error:
+        print(error)
+with transaction():
+    for actor in ("db:owner", ""):
+        try:
+            declare_change(actor=actor, action="b", request_id="append-1")
+        except AssertionError as error:
+            print(error)
+"""
+
+
+def test_security_AU_04_a_fact_that_changes_no_row_is_an_entry_of_the_open_transaction(
+    database_url: str, db: Connection
+) -> None:
+    last_id = last_entry_id(db)
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "DJANGO_SETTINGS_MODULE": "counterfoil.config.settings",
+        "COUNTERFOIL_DATABASE_ROLE": "counterfoil_app",
+    }
+
+    done = subprocess.run([sys.executable, "-c", APPEND], env=environment, capture_output=True, text=True, check=True)
+
+    rows = db.execute(
+        "SELECT actor, action, target, target_id, target_key, request_id, reason, changes, xact <> '0'"
+        " FROM audit_entries WHERE id > %s ORDER BY id",
+        [last_id],
+    ).fetchall()
+    assert rows == [
+        ("user:7", "user.read", "user", 9, None, "append-1", "call 5", None, True),
+        ("user:7", "order.read", "order", 0, "0190f5fe", "append-1", "", {"fields": ["email"]}, True),
+    ]
+    assert done.stdout.splitlines() == [
+        "append_entry joins a transaction and none is open",
+        "declare_change joins a transaction and none is open",
+        "this is what an undeclared change is called",
+        "somebody changes something",
+    ]
