@@ -11,7 +11,7 @@ import pytest
 
 from conftest import run_counterfoil
 
-COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor")
+COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "audit", "doctor")
 
 
 def findings_of(text: str) -> dict[str, dict[str, Any]]:
