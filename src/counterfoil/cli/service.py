@@ -132,7 +132,8 @@ def require_database() -> None:
 
 
 def use_owner() -> None:
-    """Point this process at the login that owns the tables, when it has one of its own."""
+    """Point this process at the login that owns the tables, when it has one of its own, with all of its rights."""
+    os.environ.pop("COUNTERFOIL_DATABASE_ROLE", None)
     if owner := os.environ.get("COUNTERFOIL_OWNER_DATABASE_URL"):
         os.environ["DATABASE_URL"] = owner
 

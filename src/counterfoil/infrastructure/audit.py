@@ -76,10 +76,11 @@ def read_entries_about_user(user_id: int, *, after: int, limit: int) -> list[tup
     """
     return fetch_all(
         """
-        SELECT id, occurred_at, actor, action, request_id, reason FROM audit_entries
-        WHERE id > %(after)s AND (
-          (target IN ('user', 'profile') AND target_id = %(user)s)
-          OR (action = 'user.read' AND changes -> 'users' @> to_jsonb(%(user)s::bigint)))
+        SELECT id, occurred_at, actor, action, request_id, reason FROM audit_entries WHERE id IN (
+          SELECT id FROM audit_entries WHERE target IN ('user', 'profile') AND target_id = %(user)s
+          UNION
+          SELECT id FROM audit_entries WHERE action = 'user.read' AND changes -> 'users' @> to_jsonb(%(user)s::bigint))
+          AND id > %(after)s
         ORDER BY id LIMIT %(limit)s
         """,
         {"user": user_id, "after": after, "limit": limit},

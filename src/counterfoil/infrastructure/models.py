@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
+from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Now
 
 from counterfoil.infrastructure.transaction_ids import TransactionIdField
@@ -100,7 +102,20 @@ class AuditEntry(models.Model):
         app_label = "counterfoil"
         db_table = "audit_entries"
         verbose_name_plural = "audit entries"
-        indexes = [models.Index(fields=["xact", "id"], name="idx_audit_entries_xact")]
+        indexes = [
+            models.Index(fields=["xact", "id"], name="idx_audit_entries_xact"),
+            # What is known about a person, for their export: few of the entries, so that placing an order pays nothing.
+            models.Index(
+                fields=["target_id"],
+                name="idx_audit_entries_person",
+                condition=models.Q(target__in=["user", "profile"]),
+            ),
+            GinIndex(
+                KeyTransform("users", "changes"),
+                name="idx_audit_entries_read",
+                condition=models.Q(action="user.read"),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Audit entry {self.pk}"

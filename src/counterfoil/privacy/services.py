@@ -80,7 +80,7 @@ def _forget_answers(case: _Case) -> None:
 def _forget_person(case: _Case) -> None:
     # Again: a batch that had looked at the account just before it was closed may have been committed since.
     _require_no_open_order(case)
-    declare_change(actor=case.trace.principal, action="user.erase", request_id=case.trace.request_id)
+    declare_change(actor=case.trace.principal, action="user.forget", request_id=case.trace.request_id)
     users.forget_person(case.user_id)
 
 
@@ -118,6 +118,7 @@ def erase_person(user_id: int, *, actor: str, request_id: str) -> Erasure:
     """
     users.find_user(user_id)
     with transaction():
+        declare_change(actor=actor, action="erasure.request", request_id=request_id)
         repositories.insert_request(user_id, requested_by=actor)
     while advance_erasure(user_id, actor=actor, request_id=request_id):
         pass
@@ -134,6 +135,7 @@ def advance_erasure(user_id: int, *, actor: str, request_id: str) -> bool:
             return _advance(user_id, Trace(actor, request_id))
     except _Deferred as deferred:
         with transaction():
+            declare_change(actor=actor, action="erasure.defer", request_id=request_id)
             repositories.write_reason(user_id, reason=str(deferred))
         return False
 
@@ -146,6 +148,7 @@ def _advance(user_id: int, trace: Trace) -> bool:
         return False
     subject = users.find_user(user_id).subject_id
     STEPS[step](_Case(user_id, subject, trace, must_wait=request.requested_by != _REAPPLIER))
+    declare_change(actor=trace.principal, action="erasure.advance", request_id=trace.request_id)
     repositories.write_step(user_id, step=step, last=step not in _NEXT)
     append_entry(
         actor=trace.principal,

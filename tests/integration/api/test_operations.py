@@ -331,3 +331,25 @@ def test_the_console_shows_what_changed_and_whether_the_entry_is_chained(
     assert row[1] in waiting
     assert "waits for the sealer" in waiting
     assert re.search(r"sealed at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, in seal \d+", sealed)
+
+
+def test_the_metrics_tell_how_much_of_the_audit_trail_is_not_chained_yet(
+    admin: httpx.Client, make_product: Callable[..., int], db: psycopg.Connection[Any]
+) -> None:
+    while db.execute("SELECT seal_audit_entries_v1(100000)").fetchone() != (0,):
+        pass
+    sealed = audit_gauges(admin)
+    make_product(stock=0)
+    waiting = audit_gauges(admin)
+
+    assert sealed == {"entries": 0.0, "seconds": 0.0}
+    assert waiting["entries"] == 2.0  # the product and its level
+    assert 0 < waiting["seconds"] < 30
+
+
+def audit_gauges(admin: httpx.Client) -> dict[str, float]:
+    text = admin.get("/metrics").text
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^counterfoil_audit_unsealed_(\w+) (\S+)$", text, re.MULTILINE)
+    }

@@ -11,7 +11,10 @@ import pytest
 
 from conftest import run_counterfoil
 
-COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor", "keys", "privacy")
+COMMANDS = (
+    *("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "audit", "doctor"),
+    *("create-api-key", "keys", "privacy"),
+)
 CHECKED = ("Python", "Settings", "Master keys", "PostgreSQL programs", "Data directory")
 
 

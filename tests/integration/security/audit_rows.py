@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Row = tuple[str, int]
+Row = tuple[str, int | str]
 
 # Table and id column by the name that entries give it.
 TABLES = {
@@ -20,6 +20,11 @@ TABLES = {
     "adjustment": ("adjustments", "id"),
     "stock_level": ("stock_levels", "product_id"),
     "stock_movement": ("stock_movements", "id"),
+    "sign_in": ("sign_ins", "id"),
+    "refresh_token": ("refresh_tokens", "'sha256:' || encode(sha256(token_hash), 'hex')"),
+    "one_time_token": ("one_time_tokens", "id"),
+    "api_key": ("api_keys", "id"),
+    "erasure_request": ("erasure_requests", "user_id"),
 }
 
 
@@ -28,7 +33,7 @@ class Entry:
     actor: str
     action: str
     target: str
-    target_id: int
+    target_id: int | str
     request_id: str
     reason: str
     changes: dict[str, Any] | None
@@ -40,8 +45,9 @@ def snapshot(db: Connection) -> dict[Row, str]:
     """Every row of every audited table, as text."""
     found: dict[Row, str] = {}
     for target, (table, key) in TABLES.items():
-        for row_id, text in db.execute(f"SELECT {key}, to_jsonb(t)::text FROM {table} t".encode()):  # noqa: S608
-            found[target, row_id] = text
+        # A use is no change: see migrations/sql/audit_v1.sql.
+        for row_id, text in db.execute(f"SELECT {key}, (to_jsonb(t) - 'last_used_at')::text FROM {table} t".encode()):  # noqa: S608
+            found[target, row_id if isinstance(row_id, int) else str(row_id)] = text
     return found
 
 
@@ -52,11 +58,11 @@ def changed_rows(before: dict[Row, str], after: dict[Row, str]) -> set[Row]:
 def entries_after(db: Connection, last_id: int) -> list[Entry]:
     """The entries with higher ids, in their order."""
     rows = db.execute(
-        "SELECT actor, action, target, target_id, request_id, reason, changes, before_hash, after_hash"
+        "SELECT actor, action, target, target_id, target_key, request_id, reason, changes, before_hash, after_hash"
         " FROM audit_entries WHERE id > %s ORDER BY id",
         [last_id],
     )
-    return [Entry(*row) for row in rows]
+    return [Entry(*row[:3], row[4] or row[3], *row[5:]) for row in rows]
 
 
 def last_entry_id(db: Connection) -> int:

@@ -27,14 +27,15 @@ CREATE TABLE audit_seals (
 );
 
 -- Replaces what must not be read in an entry by the SHA-256 of what is stored: all bytea columns (ciphertext, digests,
--- as bytes) and the named ones (as text). Erasing a person's key leaves these as they are.
+-- as bytes) and the named ones (as text). Erasing a person's key leaves these as they are. A blind index (…_index) does
+-- not enter in any form: its key outlives the person, and whoever has that could try addresses on its SHA-256.
 CREATE FUNCTION audit_hide_v1(p_row jsonb, p_bytes text[], p_names text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT p_row || coalesce(jsonb_object_agg(key, 'sha256:' || encode(sha256(
+  SELECT p_row || coalesce(jsonb_object_agg(key, CASE WHEN key LIKE '%\_index' THEN 'hidden' ELSE 'sha256:' || encode(sha256(
            CASE WHEN key = ANY (p_bytes) THEN decode(substr(value, 3), 'hex') ELSE convert_to(value, 'UTF8') END
-         ), 'hex')), '{}')
+         ), 'hex') END), '{}')
   FROM jsonb_each_text(p_row)
   WHERE (key = ANY (p_bytes) OR key = ANY (p_names)) AND value IS NOT NULL
 $$;

@@ -54,6 +54,16 @@ LEFT JOIN (
 ) e ON e.aggregate_id = o.id
 WHERE coalesce(e.n, 0) <> 1
 UNION ALL
+-- One for the order as a whole, and none for its lines: neither side of the comparison writes more than the other.
+SELECT 'orders without exactly one audit entry', count(*)
+FROM orders o
+LEFT JOIN (
+  SELECT target_id, count(*) AS n FROM audit_entries WHERE target = 'order' GROUP BY target_id
+) a ON a.target_id = o.id
+WHERE coalesce(a.n, 0) <> 1
+UNION ALL
+SELECT 'audit entries of order lines', count(*) FROM audit_entries WHERE target = 'order_item'
+UNION ALL
 SELECT 'orders whose total differs from their lines', count(*)
 FROM orders o
 LEFT JOIN (
