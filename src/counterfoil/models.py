@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, OutboxEvent
+from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.products.models import Product
@@ -17,6 +17,7 @@ __all__ = [
     "OutboxEvent",
     "Product",
     "Profile",
+    "RateLimit",
     "StockLevel",
     "StockMovement",
     "User",
