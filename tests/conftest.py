@@ -21,6 +21,8 @@ import pytest
 SECRET = "test-secret-" + secrets.token_hex(32)
 os.environ["COUNTERFOIL_SECRET"] = SECRET
 os.environ["COUNTERFOIL_DEMO"] = "1"
+# All tests come from one address; those about limits set their own.
+os.environ["COUNTERFOIL_LIMIT_FACTOR"] = "10000"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
 
 

@@ -33,7 +33,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [COUNTERFOIL_PORT].")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve the API and the console. Needs DATABASE_URL and COUNTERFOIL_SECRET."""
+    """Serve the API and the console. Needs DATABASE_URL, COUNTERFOIL_SECRET; outside demo mode a public address."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -43,10 +43,12 @@ def serve(
             raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
     set_up_django()
     from django.conf import settings
-    from granian.constants import Interfaces, Loops, RuntimeModes
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+    from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
+    _require_public_address(settings.COUNTERFOIL)
     os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
     Server(
         "counterfoil.config.web:application",
@@ -56,6 +58,9 @@ def serve(
         workers=settings.COUNTERFOIL.counterfoil_web_processes,
         workers_kill_timeout=_GRACE_SECONDS,
         loop=Loops.uvloop,
+        # One protocol, spoken by every proxy; a head must be complete within 10 s and fit into 64 KB.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=65_536),
         # One thread for the network beside Python's: more of them take turns with the interpreter's lock.
         runtime_mode=RuntimeModes.st,
         log_level=LogLevels.warning,
@@ -64,10 +69,23 @@ def serve(
     ).serve()
 
 
+def _require_public_address(values: Any) -> None:
+    """Refuse to serve the world without knowing its names and its proxy; see docs/how-to/run-behind-a-proxy.md."""
+    if values.counterfoil_demo:
+        return
+    for name in ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies"):
+        if not getattr(values, name):
+            raise TerminalError(
+                f"{name.upper()} is not set; outside demo mode `serve` needs it, see docs/how-to/run-behind-a-proxy.md."
+            )
+    if not values.counterfoil_public_url.startswith("https://"):
+        raise TerminalError("COUNTERFOIL_PUBLIC_URL must begin with https:// outside demo mode.")
+
+
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry of unpaid orders and of idempotency keys. Any number of these may run."""
+    """Run the periodic jobs: expiry of unpaid orders, idempotency keys and rate limits. Any number of these may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -93,6 +111,7 @@ def _work_once() -> bool:
 
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
     from counterfoil.kernel.errors import Unavailable
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
@@ -103,6 +122,7 @@ def _work_once() -> bool:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        run_in_thread(delete_expired_limits, limit=1000)
     except Unavailable as error:
         log.warning("work.database_away", code=error.code)
         return False

@@ -5,4 +5,6 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-urlpatterns = [path("console/", admin.site.urls)]
+from counterfoil.console.sign_in import sign_in
+
+urlpatterns = [path("console/login/", sign_in), path("console/", admin.site.urls)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from counterfoil.kernel.errors import Conflict, Forbidden, LimitExceeded, NotFound, Unauthenticated
 
 
 class CredentialsMissing(Unauthenticated):
@@ -45,3 +45,9 @@ class UserChanged(Conflict):
     """The account has changed since you read it; read it again and repeat your change with the new ETag."""
 
     code = "USER_CHANGED"
+
+
+class TooManyAttempts(LimitExceeded):
+    """Too many attempts to sign in; try again in {retry_after_seconds} seconds."""
+
+    code = "TOO_MANY_ATTEMPTS"

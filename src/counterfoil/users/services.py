@@ -18,7 +18,7 @@ from django.db import IntegrityError
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.outbox import append_audit
 from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
-from counterfoil.users import repositories, tokens
+from counterfoil.users import attempts, repositories, tokens
 from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
@@ -66,8 +66,12 @@ def normalise_email(email: str) -> str:
     return f"{local}@{domain}"
 
 
-def sign_in(*, email: str, password: str) -> str:
-    """Return an access token for one hour; raises LoginFailed, which does not tell what was wrong."""
+def sign_in(*, email: str, password: str, address: str) -> str:
+    """Return an access token for one hour; raises LoginFailed, which does not tell what was wrong.
+
+    `address` is the client's; too many wrong passwords raise TooManyAttempts before one more is looked at.
+    """
+    attempts.begin_attempt(account=email, address=address)
     try:
         found = repositories.read_credentials(normalise_email(email))
     except ValueError:
@@ -76,6 +80,7 @@ def sign_in(*, email: str, password: str) -> str:
         right = check_password(password, found[1] if found else _unknown_hash())
     if not right or found is None:
         raise LoginFailed
+    attempts.attempt_succeeded(account=email, address=address)
     return tokens.issue_token(Actor(found[0].id, found[0].role), secret=settings.SECRET_KEY)
 
 

@@ -11,6 +11,7 @@ from litestar.params import Parameter
 from counterfoil.api.answers import (
     AnyRequest,
     answer,
+    client_address,
     if_match,
     next_page,
     open_cursor,
@@ -54,9 +55,11 @@ class AuthController(Controller):
         credentials="ignored",
         sync_to_thread=True,
     )
-    def create_token(self, data: TokenIn) -> Response[TokenOut]:
+    def create_token(self, request: AnyRequest, data: TokenIn) -> Response[TokenOut]:
         """Exchange e-mail address and password for an access token that is valid for one hour."""
-        token = run_in_thread(services.sign_in, email=data.email, password=data.password)
+        token = run_in_thread(
+            services.sign_in, email=data.email, password=data.password, address=client_address(request)
+        )
         return answer(TokenOut(token, "Bearer", services.TOKEN_SECONDS))
 
 
