@@ -60,7 +60,7 @@ HTTP_FAILURES: Final = {
     403: ("HTTPS_REQUIRED", "Use https; a token that was sent over plain HTTP should be replaced."),
     404: ("ROUTE_NOT_FOUND", "There is nothing at this address; the API is described at /docs."),
     405: ("METHOD_NOT_ALLOWED", "This address does not take this method; the header Allow names those it takes."),
-    408: ("BODY_TOO_SLOW", "The request's body did not arrive within 30 seconds."),
+    408: ("BODY_TOO_SLOW", "The request's body took too long to arrive."),
     413: ("BODY_TOO_LARGE", "The request body is larger than 1 MB."),
     415: ("MEDIA_TYPE_UNSUPPORTED", "Send the body as application/json, without a Content-Encoding."),
     421: ("MISDIRECTED_HOST", "This service does not answer for the host that was asked for."),

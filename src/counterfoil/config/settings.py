@@ -63,9 +63,15 @@ class Settings(BaseSettings):
     counterfoil_cors_origins: str = Field(
         "", description="Origins whose pages may call the API from a browser, separated by commas; none by default."
     )
+    counterfoil_body_seconds_max: int = Field(
+        30, ge=1, le=600, description="How long the body of a request may take to arrive."
+    )
 
     # ------------------------------------------------------------ how much: requests/seconds
     redis_url: str = Field("", description="Redis that counts rate limits; empty: PostgreSQL counts them.")
+    counterfoil_redis_timeout_ms: int = Field(
+        90, ge=10, le=5000, description="Longest wait for Redis; past it requests are counted without it for a while."
+    )
     counterfoil_limit_sign_in: str = Field("60/60", description="Sign-ins and refreshes per address: requests/seconds.")
     counterfoil_limit_registration: str = Field("20/3600", description="Registrations per address.")
     counterfoil_limit_recovery: str = Field("10/900", description="Password resets and confirmations per address.")

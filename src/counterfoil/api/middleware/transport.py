@@ -25,7 +25,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HEADERS_MAX: Final = 64
 HEADER_BYTES_MAX: Final = 32_768
-BODY_SECONDS_MAX: Final = 30.0
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Asked by machines that know the process by its address only.
 _PROBES: Final = frozenset({"/livez", "/readyz", "/startupz"})
@@ -55,6 +54,7 @@ class TransportRules:
     cors_origins: frozenset[str]
     public_url: str
     https_only: bool
+    body_seconds_max: float
 
 
 class Transport:
@@ -87,7 +87,7 @@ class Transport:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            receive = _in_time(receive)
+            receive = _in_time(receive, self._rules.body_seconds_max)
         await self._app(scope, receive, send)
 
     def _resolve_client(self, scope: Any, headers: dict[bytes, bytes]) -> None:
@@ -167,8 +167,8 @@ def _judge_body(scope: HTTPScope, headers: dict[bytes, bytes]) -> tuple[Any, ...
     return None
 
 
-def _in_time(receive: Receive) -> Receive:
-    """Wrap a `receive` so that the whole body has BODY_SECONDS_MAX; what comes after the body may take its time."""
+def _in_time(receive: Receive, seconds_max: float) -> Receive:
+    """Wrap a `receive` so that the whole body has `seconds_max`; what comes after the body may take its time."""
     deadline: float | None = None
     complete = False
 
@@ -177,7 +177,7 @@ def _in_time(receive: Receive) -> Receive:
         if complete:
             return await receive()
         if deadline is None:
-            deadline = asyncio.get_running_loop().time() + BODY_SECONDS_MAX
+            deadline = asyncio.get_running_loop().time() + seconds_max
         try:
             async with asyncio.timeout_at(deadline):
                 event: Any = await receive()
