@@ -24,7 +24,10 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         refusal = TemplateResponse(request, "console/refused.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
         refusal["Retry-After"] = str(error.details["retry_after_seconds"])
         return refusal
+    signed_in_before = request.user.is_authenticated
     answer = admin.site.login(request)
     if answer.status_code == HTTPStatus.FOUND:
+        if signed_in_before:  # Django gives a new session to those only who had none of their own
+            request.session.cycle_key()
         attempt_succeeded(account=account, address=address)
     return answer
