@@ -62,7 +62,8 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Counterfoil",
         version=__version__,
-        description="Orders that are never oversold and never lost.",
+        description="Orders that are never oversold and never lost. Every answer has `RateLimit-Limit`, "
+        "`RateLimit-Remaining` and `RateLimit-Reset`.",
         path="/docs",
         servers=[Server(url="/")],
         use_handler_docstrings=True,

@@ -179,7 +179,13 @@ class RateLimiter:
                     waiting = self._queue.popleft()
                     hits += len(waiting.hits)
                     batch.append(waiting)
-                await self._count(batch)
+                try:
+                    await self._count(batch)
+                except Exception:  # the loop's outermost line: counting never fails a request
+                    log.exception("limits.failed")
+                    for waiting in batch:
+                        if not waiting.future.done():
+                            waiting.future.set_result([Count(1, hit.limit, hit.window_seconds) for hit in waiting.hits])
         finally:
             self._writer = None
 

@@ -162,6 +162,24 @@ def test_nobody_fails_when_every_store_is_gone() -> None:
     run(scenario)
 
 
+def test_a_store_that_answers_nonsense_fails_nobody() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+
+        class Confused(Store):
+            async def add(self, amounts: Sequence[Any]) -> list[Any]:
+                await super().add(amounts)
+                return []
+
+        limiter, _ = make(clock, Confused(clock))
+
+        counts = [await limiter.take([hit(), hit("other")]) for _ in range(2)]
+
+        assert [[count.passes for count in counted] for counted in counts] == [[True] * 2] * 2
+
+    run(scenario)
+
+
 def test_memory_of_spent_keys_is_bounded() -> None:
     async def scenario() -> None:
         clock = Clock()

@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 from django.conf import settings
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from counterfoil.api.errors import PROBLEM_TYPE, problem_body
 from counterfoil.infrastructure.metrics import LIMIT_REFUSALS
@@ -115,8 +116,8 @@ def limit_callers(app: ASGIApp) -> ASGIApp:
     """
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        method = cast("HTTPScope", scope)["method"]
-        route = classify_route(method, scope["path_template"])
+        method = scope["method"] if scope["type"] == ScopeType.HTTP else ""
+        route = classify_route(method, scope["path_template"]) if method else None
         if route is None:
             await app(scope, receive, send)
             return
