@@ -35,7 +35,10 @@ _IMPOSSIBLE_PATH: Final = re.compile(r"[\x00-\x1f%\\]|\.\.|^[^/]|^$")
 _CLOSE: Final = (b"connection", b"close")
 _PREFLIGHT: Final = [
     (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, if-match, x-request-id"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, content-type, idempotency-key, if-match, x-api-key, x-request-id",
+    ),
     (b"access-control-max-age", b"600"),
 ]
 _EXPOSED: Final = (
