@@ -13,27 +13,33 @@ from litestar.types import ControllerRouterHandler
 from counterfoil import __version__
 from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.card_data import check_query
+from counterfoil.api.controllers.api_keys import ApiKeysController
+from counterfoil.api.controllers.auth import AuthController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
-from counterfoil.api.controllers.users import AuthController, UsersController
+from counterfoil.api.controllers.users import UsersController
 from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
 from counterfoil.api.middleware.limits import limit_callers, limit_strangers
 from counterfoil.api.page import DescriptionPage, make_assets_router
+from counterfoil.api.route_table import list_routes
 
 
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state` holds what the controllers need: hot, limiter, hold_seconds, draining."""
+    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_seconds, draining)."""
     api = Router(
         "/",
         route_handlers=[
             AuthController,
             UsersController,
+            PrivacyController,
+            ApiKeysController,
             ProductsController,
             InventoryController,
             OrdersController,
@@ -54,6 +60,7 @@ def make_api(
         logging_config=None,
         debug=False,
     )
+    list_routes(app)  # refuses a route without a rule
     complete_description(app)
     return app
 
@@ -68,7 +75,16 @@ def _openapi() -> OpenAPIConfig:
         servers=[Server(url="/")],
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="An access token (a JWT, from POST /api/v1/auth/token) or an API key.",
+                ),
+                "apiKey": SecurityScheme(
+                    type="apiKey", name="X-API-Key", security_scheme_in="header", description="An API key, `cfk_…`."
+                ),
+            }
         ),
         render_plugins=[DescriptionPage()],
     )

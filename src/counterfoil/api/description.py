@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
-from litestar.openapi.spec.enums import OpenAPIType
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
 from counterfoil.api.middleware.limits import classify_route
 from counterfoil.api.schemas.fields import ID_MAX
+from counterfoil.users.permissions import PUBLIC
 
 if TYPE_CHECKING:  # where Litestar keeps it is its own business
     from litestar._openapi.schema_generation import SchemaCreator
@@ -52,12 +62,9 @@ _LIMIT: Final[dict[str, OpenAPIHeader | Reference]] = {
     "RateLimit-Reset": OpenAPIHeader(description="Seconds until the next window.", schema=_COUNT),
     "Retry-After": OpenAPIHeader(description="Seconds to wait.", schema=_COUNT),
 }
-_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
-    "required": [{"bearer": []}],
-    "optional": [{"bearer": []}, {}],
-    "ignored": [],
-}
+_BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
+_REFRESH_TOKEN: Final = "cfr_" + "x" * 43
 # Schema's name → what is shown with it.
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "PlaceOrderIn": {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]},
@@ -65,6 +72,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "ProductIn": {"sku": "TEA-100", "name": "Earl Grey, 100 g", "price": "19.99", "currency": "EUR"},
     "MovementIn": {"kind": "receipt", "quantity": 100, "reason": "delivery note 4711"},
     "TokenIn": {"email": "ada@example.com", "password": "correct horse battery"},
+    "RefreshIn": {"refresh_token": _REFRESH_TOKEN},
+    "LogoutIn": {"refresh_token": _REFRESH_TOKEN, "everywhere": False},
+    "PasswordResetIn": {"email": "ada@example.com"},
+    "NewPasswordIn": {"token": "cft_" + "x" * 43, "password": "correct horse battery"},
+    "ConfirmEmailIn": {"token": "cft_" + "x" * 43},
+    "ResendIn": {"email": "ada@example.com"},
+    "CreateApiKeyIn": {"user_id": 7, "name": "warehouse", "scopes": ["inventory:write"], "expires_in_days": 90},
     "CreateUserIn": {"email": "ada@example.com", "name": "Ada", "password": "correct horse battery"},
     "UpdateMeIn": {"name": "Ada Lovelace", "profile": _PROFILE},
     "UpdateUserIn": {"role": "support", "is_active": True},
@@ -140,7 +154,7 @@ def complete_description(app: Litestar) -> None:
 
 
 def _complete_operation(operation: Operation, handler: HTTPRouteHandler, document: OpenAPI) -> None:
-    operation.security = _SECURITY[handler.opt.get("credentials", "required")]
+    operation.security = _security(handler)
     operation.parameters = [_exact(parameter) for parameter in operation.parameters or []]
     responses = operation.responses or {}
     # An answer says what the request may carry: 412 comes from If-Match, 422 from an Idempotency-Key.
@@ -154,7 +168,12 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
     for status, response in responses.items():
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
-        response.description = handler.summary or response.description
+        if status == str(handler.status_code):
+            response.description = handler.summary or response.description
+            if response.content and "archive" in handler.opt:
+                response.content[handler.opt["archive"]] = OpenAPIMediaType(_BINARY)
+        if _is_empty(response):
+            response.content = None  # `accepted()` has no body; the generator describes null
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:
@@ -171,6 +190,21 @@ def _describe_limit(operation: Operation) -> None:
 
 def _is_problem(response: OpenAPIResponse) -> bool:
     return "application/problem+json" in (response.content or {})
+
+
+def _security(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
+    """Say which credentials a route takes, and the permission they need as the name of a role (OpenAPI 3.1)."""
+    credentials, permission = handler.opt.get("credentials", "required"), handler.opt["permission"]
+    if credentials == "ignored":
+        return []
+    needed = [] if permission == PUBLIC else [permission.value]
+    either: list[dict[str, list[str]]] = [{"bearer": needed}, {"apiKey": needed}]
+    return [*either, {}] if permission == PUBLIC else either
+
+
+def _is_empty(response: OpenAPIResponse) -> bool:
+    contents = [content.schema for content in (response.content or {}).values()]
+    return bool(contents) and all(isinstance(s, Schema) and s.type == OpenAPIType.NULL for s in contents)
 
 
 def _shown(response: OpenAPIResponse) -> Iterator[str]:

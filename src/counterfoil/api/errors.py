@@ -28,7 +28,7 @@ from counterfoil.kernel.errors import (
 )
 from counterfoil.orders.errors import OrderChanged
 from counterfoil.products.errors import ProductChanged
-from counterfoil.users.errors import UserChanged
+from counterfoil.users.errors import ApiKeyInvalid, TokenInvalid, UserChanged
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +104,7 @@ def _problem(
 
 def handle_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[bytes]:
     """Answer an expected failure."""
+    _note_refusal(request, error)
     status = status_of(type(error))
     headers: dict[str, str] = {}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -115,6 +116,23 @@ def handle_domain_error(request: Request[Any, Any, Any], error: DomainError) -> 
     if error.replay_of is not None:
         headers["Idempotent-Replayed"] = "true"
     return _problem(request, status, error.code, error.message, error.details, headers, replay_of=error.replay_of)
+
+
+def _note_refusal(request: Request[Any, Any, Any], error: DomainError) -> None:
+    """Write the security log's line about somebody who may not do something or is not who he says."""
+    refused = isinstance(error, Forbidden)
+    if not refused and not isinstance(error, TokenInvalid | ApiKeyInvalid):
+        return
+    actor = request.scope["state"].get("actor")
+    log.warning(
+        "security.access_denied" if refused else "security.credentials_refused",
+        code=error.code,
+        route=request.scope.get("path_template"),
+        actor=None if actor is None else actor.principal,
+        key_id=None if actor is None else actor.key_id,
+        details=error.details,
+        request_id=request.scope["state"]["request_id"],
+    )
 
 
 def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -119,6 +119,8 @@ def _check_door() -> Iterator[Finding]:
     else:
         names = ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies")
         missing = [name.upper() for name in names if not getattr(values, name)]
+        if not values.counterfoil_public_url.startswith("https://"):
+            missing.insert(0, "COUNTERFOIL_PUBLIC_URL")
         yield Finding(
             "Public address",
             "note" if missing else "ok",
@@ -237,6 +239,34 @@ def _look_into(connection: Any) -> Iterator[Finding]:
         advice = "Switch it on: without it an acknowledged order can be lost." if state == "wrong" else ""
         yield Finding(f"  {name}", state, value, advice)
     yield _migrations(connection)
+    yield from _rights(connection)
+
+
+def _rights(connection: Any) -> Iterator[Finding]:
+    """Say what the login could do to the audit trail."""
+    if connection.execute("SELECT to_regrole('counterfoil_app')").fetchone()[0] is None:
+        return  # no schema yet, which is told already
+    row = connection.execute(
+        """
+        SELECT session_user, rolsuper, pg_has_role(session_user, c.relowner, 'MEMBER'),
+               pg_has_role(session_user, 'counterfoil_app', 'MEMBER')
+        FROM pg_roles CROSS JOIN pg_class c WHERE rolname = session_user AND c.oid = to_regclass('audit_entries')
+        """
+    ).fetchone()
+    if row is None:
+        return  # the role is another database's
+    name, is_superuser, is_owner, is_member = row
+    if is_superuser or is_owner:
+        kind = "a superuser" if is_superuser else "the owner of the tables"
+        advice = (
+            "Works; a login that is only a member of counterfoil_app could not change the audit trail even if stolen."
+        )
+        yield Finding("  login", "note", f"{name}, {kind}", advice)
+    elif is_member:
+        yield Finding("  login", "ok", f"{name}, may act as counterfoil_app and owns nothing")
+    else:
+        advice = f"As the owner of the tables run: GRANT counterfoil_app TO {name};"
+        yield Finding("  login", "wrong", f"{name} may not act as counterfoil_app", advice)
 
 
 def _migrations(connection: Any) -> Finding:

@@ -102,13 +102,14 @@ def _narrator(show: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _print_bench(report: dict[str, Any]) -> None:
-    rounds = Table("workload", "round", "service/s", "pgbench/s", "ratio", "p50 ms", "p99 ms", title="Rounds, in turn")
+    columns = ("workload", "round", "service/s", "pgbench/s", "ratio", "p50 ms", "p99 ms", "CPU µs an order")
+    rounds = Table(*columns, title="Rounds, in turn")
     for name in ("uniform", "hot"):
         for number, each in enumerate(report[name]["rounds"], start=1):
             figures = [f"{each[key]:,.0f}" for key in ("orders_per_s", "pgbench_per_s")]
-            rounds.add_row(
-                name, str(number), *figures, f"{each['ratio']:.2f}", f"{each['p50_ms']:.1f}", f"{each['p99_ms']:.1f}"
-            )
+            latencies = [f"{each['p50_ms']:.1f}", f"{each['p99_ms']:.1f}"]
+            cpu = f"{each['service_cpu_us']:.0f}"
+            rounds.add_row(name, str(number), *figures, f"{each['ratio']:.2f}", *latencies, cpu)
         median = [f"{report[name][key]:,.0f}" for key in ("orders_per_s", "pgbench_per_s")]
         rounds.add_row(name, "median", *median, f"{report[name]['ratio']:.2f}", style="bold", end_section=True)
     console.print(rounds)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -20,24 +21,28 @@ from counterfoil.api.app import make_api
 from counterfoil.api.bodies import limit_body
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.api.middleware.transport import Transport, TransportRules
-from counterfoil.infrastructure.database import make_hot_pool
+from counterfoil.infrastructure.database import make_hot_pool, run_in_thread
+from counterfoil.infrastructure.key_store import load_named_keys
 from counterfoil.infrastructure.limit_stores import PostgresStore, RedisStore
 from counterfoil.infrastructure.logging import configure_logging
 from counterfoil.infrastructure.metrics import IntakeMetrics, LimiterMetrics
 from counterfoil.infrastructure.rate_limiter import RateLimiter, use_limiter
+from counterfoil.kernel.errors import Unavailable
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
+from counterfoil.users.access import AccessControl
 
 log = structlog.get_logger(__name__)
 
 # What a busy disk takes now and then.
 LIMIT_TABLE_SECONDS_MAX: Final = 0.5
+_KEYS_RETRY_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
 async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
-    """Open the pool and the intake; at the end take no more orders, answer those taken, close the pool."""
+    """Open the pool, the intake and the memory of access; at the end take no more orders and answer those taken."""
     values = settings.COUNTERFOIL
     pool = make_hot_pool(size=values.counterfoil_pool_size)
     await pool.open()
@@ -53,14 +58,23 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     )
     app.state.hot = HotPath(pool, intake)
     app.state.limiter = await _start_limiter()
+    loading = asyncio.create_task(_load_named_keys())
+    app.state.access = AccessControl(pool, accepted=(settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+    watching = asyncio.create_task(app.state.access.watch())
     log.info("web.started", pid=os.getpid())
     try:
         yield
     finally:
         app.state.draining = True
+        loading.cancel()
         await intake.drain()
         use_limiter(None)
         await app.state.limiter.close()
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        with suppress(Unavailable):
+            await app.state.access.write_key_uses()
         await pool.close()
         log.info("web.stopped", pid=os.getpid())
 
@@ -83,6 +97,23 @@ async def _start_limiter() -> RateLimiter:
     await limiter.warm_up()
     use_limiter(limiter)
     return limiter
+
+
+async def _load_named_keys() -> None:
+    """Load what the hot path must not wait for; a store that is away is asked again until it is there.
+
+    Until then requests that need the keys are answered 503.
+    """
+    while True:
+        try:
+            await asyncio.to_thread(run_in_thread, load_named_keys)
+        except Unavailable as error:
+            log.warning("web.keys_away", code=error.code)
+        except Exception:
+            log.exception("web.keys_failed")
+        else:
+            return
+        await asyncio.sleep(_KEYS_RETRY_SECONDS)
 
 
 def make_application() -> ASGIApp:

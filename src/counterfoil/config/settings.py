@@ -9,14 +9,16 @@ import ipaddress
 import re
 import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from counterfoil.config.secret_strength import find_weakness
 
-def _split(text: str) -> list[str]:
+
+def _parts(text: str) -> list[str]:
     return [part for piece in text.split(",") if (part := piece.strip().rstrip("/"))]
 
 
@@ -26,8 +28,29 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
 
     database_url: str = Field("", description="PostgreSQL 15 or newer; empty: `up` starts the embedded one.")
+    counterfoil_owner_database_url: SecretStr = Field(
+        SecretStr(""), description="For `migrate`: a login that owns the tables, when that of DATABASE_URL does not."
+    )
+    counterfoil_database_role: str = Field(
+        "", description="Role to act as at every connection; `serve` and `work` set counterfoil_app by themselves."
+    )
+    counterfoil_anchor_dir: str = Field(
+        "", description="Where `work` writes a signed anchor of the audit trail each hour; best on another machine."
+    )
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."
+    )
+    counterfoil_secret_fallbacks: SecretStr = Field(
+        SecretStr(""), description="Older secrets, separated by commas: what they signed still counts, nothing new is."
+    )
+    counterfoil_keys_url: str = Field(
+        "",
+        description="PostgreSQL database of the encryption keys; empty: a schema of its own in that of DATABASE_URL.",
+    )
+    counterfoil_master_keys_file: str = Field(
+        "",
+        description="File of master keys, mode 0600: one base64 key of 32 bytes a line, the current one first."
+        " `up` makes its own.",
     )
     counterfoil_demo: bool = Field(default=False, description="Demo mode: local, plain HTTP, tokens printed by `up`.")
     counterfoil_host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -46,12 +69,22 @@ class Settings(BaseSettings):
     counterfoil_hold_seconds: int = Field(
         1800, ge=1, le=604_800, description="How long an unpaid order keeps its stock (30 minutes)."
     )
+    counterfoil_public_url: str = Field(
+        "http://127.0.0.1:8000",
+        description="Address of the shop for people; links in mails begin with it. Must be https outside demo mode.",
+    )
+    counterfoil_mail_url: SecretStr = Field(
+        SecretStr(""),
+        description="`smtp://user:password@host:587` (STARTTLS; `?tls=off` without) or `smtps://host:465`; "
+        "empty: mails are written to files.",
+    )
+    counterfoil_mail_from: str = Field("Counterfoil <no-reply@localhost>", description="Sender of mails.")
+    counterfoil_outbox_dir: Path = Field(
+        Path(".counterfoil/outbox"), description="Where mails are written as .eml files when there is no mail server."
+    )
     counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     # ------------------------------------------------------------ who may come in, and how
-    counterfoil_public_url: str = Field(
-        "", description="The address people use, such as https://shop.example; needed outside demo mode."
-    )
     counterfoil_allowed_hosts: str = Field(
         "", description="Host names that requests may be for, separated by commas; needed outside demo mode."
     )
@@ -86,7 +119,7 @@ class Settings(BaseSettings):
         1, ge=1, le=1_000_000, description="Multiplies every limit above, for load tests; `up` and `bench` set it high."
     )
 
-    @field_validator("database_url")
+    @field_validator("database_url", "counterfoil_keys_url")
     @classmethod
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
@@ -115,18 +148,18 @@ class Settings(BaseSettings):
             raise ValueError("must be requests/seconds, such as 600/60")
         return value
 
-    @field_validator("counterfoil_public_url", "counterfoil_cors_origins")
+    @field_validator("counterfoil_cors_origins")
     @classmethod
     def _are_origins(cls, value: str) -> str:
-        for origin in _split(value):
+        for origin in _parts(value):
             if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin) is None:
                 raise ValueError(f"{origin} must be scheme, host and port only, such as https://shop.example")
-        return value.rstrip("/")
+        return value
 
     @field_validator("counterfoil_allowed_hosts")
     @classmethod
     def _are_hosts(cls, value: str) -> str:
-        for host in _split(value):
+        for host in _parts(value):
             if re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]", host) is None:
                 raise ValueError(f"{host} must be a name or address in small letters, without port or wildcard")
         return value
@@ -134,7 +167,7 @@ class Settings(BaseSettings):
     @field_validator("counterfoil_trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
-        for network in _split(value):
+        for network in _parts(value):
             ipaddress.ip_network(network, strict=False)
         return value
 
@@ -142,22 +175,30 @@ class Settings(BaseSettings):
     def allowed_hosts(self) -> frozenset[str]:
         """Names and addresses that requests may be for; in demo mode also those of this machine."""
         local = {"127.0.0.1", "localhost", "[::1]", self.counterfoil_host} if self.counterfoil_demo else set()
-        return frozenset({*_split(self.counterfoil_allowed_hosts), *local})
+        return frozenset({*_parts(self.counterfoil_allowed_hosts), *local})
 
     @property
     def trusted_proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """Networks whose forwarding headers are believed."""
-        return tuple(ipaddress.ip_network(text, strict=False) for text in _split(self.counterfoil_trusted_proxies))
+        return tuple(ipaddress.ip_network(text, strict=False) for text in _parts(self.counterfoil_trusted_proxies))
 
     @property
     def cors_origins(self) -> frozenset[str]:
         """Origins whose pages may call the API."""
-        return frozenset(_split(self.counterfoil_cors_origins))
+        return frozenset(_parts(self.counterfoil_cors_origins))
 
     def limit_of(self, name: str) -> tuple[int, int]:
         """Return (requests, seconds) of a class of routes, the factor applied."""
         amount, _, seconds = str(getattr(self, f"counterfoil_limit_{name}")).partition("/")
         return int(amount) * self.counterfoil_limit_factor, int(seconds)
+
+    @field_validator("counterfoil_database_role")
+    @classmethod
+    def _is_role(cls, value: str) -> str:
+        # It becomes part of the connection's options.
+        if value and re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value) is None:
+            raise ValueError("must be a name of small letters, digits and underscores")
+        return value
 
     @field_validator("counterfoil_log_level")
     @classmethod
@@ -166,12 +207,42 @@ class Settings(BaseSettings):
             raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
         return value.upper()
 
-    @field_validator("counterfoil_secret")
+    @field_validator("counterfoil_mail_url")
+    @classmethod
+    def _is_mail_server(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if value.get_secret_value() and (parts.scheme not in {"smtp", "smtps"} or not parts.hostname):
+            raise ValueError("must look like smtp://user:password@host:587 or smtps://host:465")
+        return value
+
+    @field_validator("counterfoil_public_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must look like https://shop.example.com")
+        return value.rstrip("/")
+
+    @field_validator("counterfoil_secret", "counterfoil_secret_fallbacks")
     @classmethod
     def _is_long_enough(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and len(value.get_secret_value()) < SECRET_CHARS_MIN:
+        if any(len(secret) < SECRET_CHARS_MIN for secret in _split(value)):
             raise ValueError(f"must have at least {SECRET_CHARS_MIN} characters")
         return value
+
+    @model_validator(mode="after")
+    def _cannot_be_guessed(self) -> Self:
+        """Refuse a secret that is weak, outside of the demo, which makes its own."""
+        for name in () if self.counterfoil_demo else ("counterfoil_secret", "counterfoil_secret_fallbacks"):
+            for secret in _split(getattr(self, name)):
+                if weakness := find_weakness(secret):
+                    advice = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+                    raise ValueError(f"{name.upper()} {weakness}; make one with: {advice}")
+        return self
+
+
+def _split(secrets_text: SecretStr) -> list[str]:
+    return [secret.strip() for secret in secrets_text.get_secret_value().split(",") if secret.strip()]
 
 
 # 32 characters of a random alphabet carry more than the 128 bits that HS256 needs at the very least (RFC 7518, 3.2).
@@ -182,6 +253,7 @@ COUNTERFOIL: Final = Settings()  # pyright: ignore[reportCallIssue]
 # ---------------------------------------------------------------- what Django reads
 # An empty secret is replaced for this process only: `serve` refuses to start with it (cli/processes.py).
 SECRET_KEY: Final = COUNTERFOIL.counterfoil_secret.get_secret_value() or secrets.token_urlsafe(48)
+SECRET_KEY_FALLBACKS: Final = _split(COUNTERFOIL.counterfoil_secret_fallbacks)
 DEBUG: Final = False
 # api/middleware/transport.py has looked at the host before Django does.
 ALLOWED_HOSTS: Final = sorted(COUNTERFOIL.allowed_hosts)
@@ -205,10 +277,18 @@ MIDDLEWARE: Final = [
 ]
 ROOT_URLCONF: Final = "counterfoil.config.urls"
 AUTH_USER_MODEL: Final = "counterfoil.User"
+AUTHENTICATION_BACKENDS: Final = ["counterfoil.console.sign_in.AccountBackend"]
+# The backend looks accounts up by the index of their address; the address itself is sealed and has none.
+SILENCED_SYSTEM_CHECKS: Final = ["auth.W004"]
 PASSWORD_HASHERS: Final = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS: Final = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ("email", "name")},
+    },
+    {"NAME": "counterfoil.users.passwords.StrengthValidator"},
 ]
 DEFAULT_AUTO_FIELD: Final = "django.db.models.BigAutoField"
 USE_TZ: Final = True
@@ -232,7 +312,7 @@ PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
 TEMPLATES: Final = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [PACKAGE_DIR / "console" / "templates"],
+        "DIRS": [PACKAGE_DIR / "console" / "templates", PACKAGE_DIR / "notifications" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -244,14 +324,35 @@ TEMPLATES: Final = [
     }
 ]
 
+# ---------------------------------------------------------------- mail
+_MAIL: Final = urlsplit(COUNTERFOIL.counterfoil_mail_url.get_secret_value())
+EMAIL_BACKEND: Final = (
+    "django.core.mail.backends.smtp.EmailBackend" if _MAIL.hostname else "counterfoil.notifications.outbox.FileBackend"
+)
+EMAIL_HOST: Final = _MAIL.hostname or ""
+EMAIL_PORT: Final = _MAIL.port or (465 if _MAIL.scheme == "smtps" else 587)
+EMAIL_HOST_USER: Final = unquote(_MAIL.username or "")
+EMAIL_HOST_PASSWORD: Final = unquote(_MAIL.password or "")
+EMAIL_USE_SSL: Final = _MAIL.scheme == "smtps"
+EMAIL_USE_TLS: Final = _MAIL.scheme == "smtp" and "tls=off" not in _MAIL.query
+EMAIL_TIMEOUT: Final = 10
+DEFAULT_FROM_EMAIL: Final = COUNTERFOIL.counterfoil_mail_from
+
 # Nothing waits for ever: statement 5 s, lock 2 s, idle in transaction 10 s, waiting for a connection 2 s.
-CONNECTION_OPTIONS: Final = (
+_TIMEOUTS: Final = (
     "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC -c jit=off"
+)
+# Rights that the application does not need are given up before its first statement.
+CONNECTION_OPTIONS: Final = _TIMEOUTS + (
+    f" -c role={COUNTERFOIL.counterfoil_database_role}" if COUNTERFOIL.counterfoil_database_role else ""
 )
 POOL_WAIT_SECONDS: Final = 2.0
 
+# Keys are asked for once a request, in threads; fewer connections than to the data are enough.
+_KEYS_POOL_SIZE_MAX: Final = 4
 
-def _database(url: str) -> dict[str, Any]:
+
+def _database(url: str, *, pool_size: int, options: str) -> dict[str, Any]:
     if not url:  # commands that need no database (makemigrations, the generated documents)
         return {"ENGINE": "django.db.backends.dummy"}
     parts = urlsplit(url)
@@ -264,13 +365,23 @@ def _database(url: str) -> dict[str, Any]:
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": 0,
         "OPTIONS": {
-            "options": CONNECTION_OPTIONS,
+            "options": options,
             "connect_timeout": 5,
             "application_name": "counterfoil",
-            "pool": {"min_size": 1, "max_size": COUNTERFOIL.counterfoil_pool_size, "timeout": POOL_WAIT_SECONDS},
+            "pool": {"min_size": 1, "max_size": pool_size, "timeout": POOL_WAIT_SECONDS},
         },
     }
 
 
-DATABASES: Final = {"default": _database(COUNTERFOIL.database_url)}
+DATABASES: Final = {
+    "default": _database(
+        COUNTERFOIL.database_url, pool_size=COUNTERFOIL.counterfoil_pool_size, options=CONNECTION_OPTIONS
+    ),
+    "keys": _database(
+        COUNTERFOIL.counterfoil_keys_url or COUNTERFOIL.database_url,
+        pool_size=min(_KEYS_POOL_SIZE_MAX, COUNTERFOIL.counterfoil_pool_size),
+        # Another server need not know the role; its login has rights of its own.
+        options=_TIMEOUTS if COUNTERFOIL.counterfoil_keys_url else CONNECTION_OPTIONS,
+    ),
+}
 LOGGING_CONFIG: Final = None

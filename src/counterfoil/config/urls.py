@@ -5,6 +5,6 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from counterfoil.console.sign_in import sign_in
+from counterfoil.console.login_page import show_login_page
 
-urlpatterns = [path("console/login/", sign_in), path("console/", admin.site.urls)]
+urlpatterns = [path("console/login/", show_login_page), path("console/", admin.site.urls)]

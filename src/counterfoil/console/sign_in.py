@@ -1,33 +1,33 @@
-"""Signing in to the console: Django's own page, with the same slow-down as the API's sign-in."""
+"""Signing in to the console: Django's own form, our look-up of the account."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.apps import apps
+from django.contrib.auth.backends import BaseBackend
+from django.http import HttpRequest
 
-from counterfoil.users.attempts import attempt_succeeded, begin_attempt
-from counterfoil.users.errors import TooManyAttempts
+from counterfoil.users import sessions
+from counterfoil.users.errors import LoginFailed
 
 
-def sign_in(request: HttpRequest) -> HttpResponse:
-    """Show or take the form; 429 when this account or this address has been tried too often."""
-    if request.method != "POST":
-        return admin.site.login(request)
-    account, address = request.POST.get("username", ""), request.META.get("REMOTE_ADDR", "")
-    try:
-        begin_attempt(account=account, address=address)
-    except TooManyAttempts as error:
-        context = {**admin.site.each_context(request), "title": "Too many attempts", "message": error.message}
-        refusal = TemplateResponse(request, "console/refused.html", context, status=HTTPStatus.TOO_MANY_REQUESTS)
-        refusal["Retry-After"] = str(error.details["retry_after_seconds"])
-        return refusal
-    signed_in_before = request.user.is_authenticated
-    answer = admin.site.login(request)
-    if answer.status_code == HTTPStatus.FOUND:
-        if signed_in_before:  # Django gives a new session to those only who had none of their own
-            request.session.cycle_key()
-        attempt_succeeded(account=account, address=address)
-    return answer
+class AccountBackend(BaseBackend):
+    """Finds accounts by the index of their address; permissions are those of the account itself."""
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+    ) -> Any:
+        """Return the account of this address and password, or None."""
+        if username is None or password is None:
+            return None
+        try:
+            address = "" if request is None else request.META.get("REMOTE_ADDR", "")
+            user, _hash = sessions.check_credentials(email=username, password=password, address=address)
+        except LoginFailed:
+            return None
+        return self.get_user(user.id)
+
+    def get_user(self, user_id: int) -> Any:
+        """Return an active account by id, or None."""
+        return apps.get_model("counterfoil", "User")._default_manager.filter(pk=user_id, is_active=True).first()  # noqa: SLF001 - Django's name for it

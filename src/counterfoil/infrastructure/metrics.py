@@ -63,6 +63,12 @@ LIMIT_STORE_FAILURES: Final = Counter(
 LIMIT_REFUSALS: Final = Counter(
     "counterfoil_limit_refusals_total", "Requests answered 429, by class of route.", ["class"], registry=REGISTRY
 )
+AUDIT_UNSEALED_ENTRIES: Final = Gauge(
+    "counterfoil_audit_unsealed_entries", "Audit entries that are not chained yet.", registry=REGISTRY
+)
+AUDIT_UNSEALED_SECONDS: Final = Gauge(
+    "counterfoil_audit_unsealed_seconds", "Age of the oldest audit entry that is not chained yet.", registry=REGISTRY
+)
 
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time

@@ -8,7 +8,7 @@ from counterfoil.infrastructure.migration_operations import set_timeouts
 class Migration(migrations.Migration):
     """Create rate_limits, unlogged."""
 
-    dependencies = [("counterfoil", "0002_place_orders")]
+    dependencies = [("counterfoil", "0005_access")]
 
     operations = [
         set_timeouts(),

@@ -66,8 +66,8 @@ def test_security_WB_01_no_get_changes_anything(browser: httpx.Client, nothing_w
     with nothing_written():
         answers = [
             browser.get("/console/logout/"),
-            browser.get("/console/counterfoil/order/1/delete/", params={"post": "yes"}),
-            browser.get("/console/counterfoil/order/", params={"action": "delete_selected", "_selected_action": "1"}),
+            browser.get("/console/counterfoil/product/1/delete/", params={"post": "yes"}),
+            browser.get("/console/counterfoil/product/", params={"action": "delete_selected", "_selected_action": "1"}),
         ]
 
     assert answers[0].status_code == 405

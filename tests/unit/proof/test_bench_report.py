@@ -22,8 +22,8 @@ def result() -> BenchResult:
     return BenchResult(
         MACHINE,
         rounds={
-            "uniform": [Round(100, 200, 1, 2), Round(300, 250, 1, 2), Round(200, 400, 1, 2)],
-            "hot": [Round(700, 100, 1, 2)] * 3,
+            "uniform": [Round(100, 200, 1, 2, 600), Round(300, 250, 1, 2, 400), Round(200, 400, 1, 2, 500)],
+            "hot": [Round(700, 100, 1, 2, 300)] * 3,
         },
         latency_ms={
             f"{kind}_{percent}": value
@@ -42,10 +42,11 @@ def result() -> BenchResult:
 def test_a_ratio_is_that_of_the_medians_and_every_pair_keeps_its_own(result: BenchResult) -> None:
     report = make_report(result)
 
-    assert {key: report["uniform"][key] for key in ("orders_per_s", "pgbench_per_s", "ratio")} == {
+    assert {key: report["uniform"][key] for key in ("orders_per_s", "pgbench_per_s", "ratio", "service_cpu_us")} == {
         "orders_per_s": 200,
         "pgbench_per_s": 250,
         "ratio": 0.8,
+        "service_cpu_us": 500,
     }
     assert [each["ratio"] for each in report["uniform"]["rounds"]] == [0.5, 1.2, 0.5]
 

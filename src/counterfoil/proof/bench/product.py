@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from counterfoil.infrastructure.master_keys import add_master_key
 from counterfoil.proof.bench.database import BenchDatabase
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.tokens import issue_token
@@ -40,6 +41,10 @@ class Product:
         """Sign an access token for each of these users."""
         return {user_id: issue_token(Actor(user_id, role), secret=self.secret) for user_id in users}
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that all processes of the service have taken so far, the database's not counted."""
+        return sum(_cpu_seconds(pid) for pid in (self.pid, *_children(self.pid)))
+
     def memory_mb(self) -> dict[str, float]:
         """Return the resident memory of each process of the service: main, then web 1, web 2 and so on."""
         sizes = {"main": _resident_mb(self.pid)}
@@ -60,6 +65,8 @@ def running_product(database: BenchDatabase, *, environment: Mapping[str, str] |
         **os.environ,
         "DATABASE_URL": database.url,
         "COUNTERFOIL_SECRET": secret,
+        "COUNTERFOIL_KEYS_URL": "",
+        "COUNTERFOIL_MASTER_KEYS_FILE": str(_make_master_keys(database.directory)),
         "COUNTERFOIL_PORT": str(port),
         # Plain HTTP on this machine. Requests are counted as always, against limits that nobody reaches.
         "COUNTERFOIL_DEMO": "1",
@@ -71,6 +78,14 @@ def running_product(database: BenchDatabase, *, environment: Mapping[str, str] |
         _wait_until_ready(web, port, database.directory / "serve.log")
         _start(stack, database.directory, variables, "work")
         yield Product(f"http://127.0.0.1:{port}", secret, web.pid)
+
+
+def _make_master_keys(directory: Path) -> Path:
+    """Make a key for this bench only, once: several services may run on one database."""
+    path = directory / "master.keys"
+    if not path.exists():
+        add_master_key(path)
+    return path
 
 
 def _start(stack: ExitStack, directory: Path, variables: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
@@ -119,6 +134,13 @@ def _free_port() -> int:
 def _children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+def _cpu_seconds(pid: int) -> float:
+    found = Path(f"/proc/{pid}/stat")
+    # proc(5): after the name in parentheses come state and then, as the 12th and 13th, user and system time in ticks.
+    values = found.read_text().rpartition(")")[2].split() if found.exists() else []
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK") if values else 0.0
 
 
 def _resident_mb(pid: int) -> float:

@@ -1,7 +1,7 @@
 -- name: insert_users
--- The bench's customers, and one administrator at the end.
-INSERT INTO users (email, name, password, role)
-SELECT 'bench-' || n || '@example.com', 'Bench Customer ' || n, '!',
+-- The bench's customers, and one administrator at the end. They have no address and no name: nothing to seal.
+INSERT INTO users (password, role)
+SELECT '!',
        CASE WHEN n > %(customers)s::integer THEN 'admin' ELSE 'customer' END
 FROM generate_series(1, %(customers)s::integer + 1) AS n
 RETURNING id
@@ -113,14 +113,16 @@ WITH picked AS (
   INSERT INTO idempotency_keys (principal, key, fingerprint, response_status, resource_id, created_at, expires_at)
   SELECT 'user:' || user_id, gen_random_uuid()::text, sha256(id::text::bytea), 201, id, at, now() + interval '30 days'
   FROM whole
-), audit AS (
-  INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id)
-  SELECT at, 'user:' || user_id, 'order.place', 'order', id, 'bench-fill' FROM whole ORDER BY id
+), events AS (
+  INSERT INTO outbox_events (event_id, aggregate, aggregate_id, seq, type, payload, actor, cause, occurred_at)
+  SELECT gen_random_uuid(), 'order', id, 1, 'order.created',
+         jsonb_build_object('order_id', id, 'user_id', user_id, 'currency', 'EUR', 'total_minor', (total * 100)::bigint,
+                            'client_reference', NULL, 'version', 1, 'created_at', at,
+                            'reserved_until', now() + interval '30 days', 'items', items),
+         'user:' || user_id, 'bench-fill', at
+  FROM whole ORDER BY id
+  RETURNING aggregate_id, payload, actor, cause, occurred_at
 )
-INSERT INTO outbox_events (event_id, aggregate, aggregate_id, seq, type, payload, actor, cause, occurred_at)
-SELECT gen_random_uuid(), 'order', id, 1, 'order.created',
-       jsonb_build_object('order_id', id, 'user_id', user_id, 'currency', 'EUR', 'total_minor', (total * 100)::bigint,
-                          'client_reference', NULL, 'version', 1, 'created_at', at,
-                          'reserved_until', now() + interval '30 days', 'items', items),
-       'user:' || user_id, 'bench-fill', at
-FROM whole ORDER BY id
+INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id, after_hash)
+SELECT occurred_at, actor, 'order.place', 'order', aggregate_id, cause, sha256(convert_to(payload::text, 'UTF8'))
+FROM events ORDER BY aggregate_id

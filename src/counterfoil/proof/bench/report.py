@@ -118,6 +118,7 @@ def _workload(rounds: Sequence[Round]) -> dict[str, Any]:
         "orders_per_s": round(orders_per_s, 1),
         "pgbench_per_s": round(pgbench_per_s, 1),
         "ratio": round(orders_per_s / pgbench_per_s, 2),
+        "service_cpu_us": round(statistics.median(each.service_cpu_us for each in rounds), 1),
         "rounds": [
             {name: round(value, 2) for name, value in asdict(each).items()}
             | {"ratio": round(each.orders_per_s / each.pgbench_per_s, 2)}

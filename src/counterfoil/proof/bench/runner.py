@@ -56,6 +56,7 @@ class Round:
     pgbench_per_s: float
     p50_ms: float
     p99_ms: float
+    service_cpu_us: float  # processor time of the service's processes per order
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ def _run_rounds(
         seconds = plan.round_seconds if number else plan.warm_up_seconds
         label = f"round {number} of {plan.rounds}" if number else "warm-up"
         on_progress(f"{workload.name}, {label}: the service")
+        cpu_before = site.product.cpu_seconds()
         placed = site.place_orders(workload, seconds=seconds)
+        cpu_seconds = site.product.cpu_seconds() - cpu_before
         on_progress(f"{workload.name}, {label}: pgbench")
         baseline = run_pgbench(pgbench, site.database.url, script, connections=CONNECTIONS, seconds=seconds)
         if number:
@@ -141,6 +144,7 @@ def _run_rounds(
                     pgbench_per_s=baseline.orders_per_s,
                     p50_ms=placed.percentile_ms(50),
                     p99_ms=placed.percentile_ms(99),
+                    service_cpu_us=cpu_seconds * 1e6 / max(placed.count(HTTPStatus.CREATED), 1),
                 )
             )
     return rounds
