@@ -73,6 +73,7 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
         _check_python,
         _check_settings,
         _check_door,
+        _check_master_keys,
         _check_binaries,
         lambda: _check_directory(data),
         lambda: _check_service(data, port),
@@ -149,6 +150,25 @@ def _find_limits(values: Any) -> Finding:
     finally:
         client.close()
     return Finding("Rate limits", "ok", f"counted in Redis{factor}")
+
+
+def _check_master_keys() -> Iterator[Finding]:
+    if not os.environ.get("COUNTERFOIL_MASTER_KEYS_FILE"):
+        yield Finding(
+            "Master keys",
+            "note",
+            "COUNTERFOIL_MASTER_KEYS_FILE is not set",
+            "`up` makes its own; for `serve`, set it and run `counterfoil keys rotate --new`.",
+        )
+        return
+    from counterfoil.infrastructure.master_keys import MasterKeyFileError, read_file
+
+    try:
+        keys = read_file(Path(os.environ["COUNTERFOIL_MASTER_KEYS_FILE"]))
+    except MasterKeyFileError as error:
+        yield Finding("Master keys", "wrong", str(error), "Restore the file, or make one while nothing is sealed yet.")
+        return
+    yield Finding("Master keys", "ok", f"{len(keys)} in the file, {keys[0].id.hex()} is the current one")
 
 
 def _check_binaries() -> Iterator[Finding]:

@@ -117,10 +117,11 @@ def _write(cursor: Any, table: str, row_id: str, user_id: int, fields: Any, valu
 # what these columns held until now.
 QUIET = "ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE profiles DISABLE TRIGGER USER"
 LOUD = "ALTER TABLE users ENABLE TRIGGER USER; ALTER TABLE profiles ENABLE TRIGGER USER"
-# That it was done is worth one entry.
+# That it was done is worth one entry, where there was anybody.
 NOTE = (
     "INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id, reason)"
-    " VALUES (now(), 'db:' || session_user, '{action}', 'user', 0, 'migration:0004', 'personal fields of all people')"
+    " SELECT now(), 'db:' || session_user, '{action}', 'user', 0, 'migration:0004', 'personal fields of all people'"
+    " WHERE EXISTS (SELECT FROM users)"
 )
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import run_counterfoil
 
-COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor")
+COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor", "keys", "privacy")
+CHECKED = ("Python", "Settings", "Master keys", "PostgreSQL programs", "Data directory")
 
 
 def findings_of(text: str) -> dict[str, dict[str, Any]]:
@@ -23,9 +24,10 @@ def test_a_healthy_installation_is_told_as_such(database_url: str, tmp_path: Pat
 
     found = findings_of(result.stdout)
     assert result.returncode == 0
-    assert {name: found[name]["state"] for name in ("Python", "Settings", "PostgreSQL programs", "Data directory")} == {
+    assert {name: found[name]["state"] for name in CHECKED} == {
         "Python": "ok",
         "Settings": "ok",
+        "Master keys": "ok",
         "PostgreSQL programs": "ok",
         "Data directory": "ok",
     }
@@ -59,6 +61,24 @@ def test_without_a_service_it_says_what_to_do(tmp_path: Path) -> None:
     assert (found["Settings"]["state"], found["Settings"]["found"]) == ("note", "COUNTERFOIL_SECRET is not set")
     assert found[f"Port {port}"]["state"] == "note"
     assert "What to do" in result.stdout
+
+
+def test_the_doctor_looks_at_the_master_keys(database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "master.keys"
+
+    def look(name: str) -> tuple[int, dict[str, Any]]:
+        result = run_counterfoil(
+            *("doctor", "--json", "-", "--data", str(tmp_path)),
+            check=False,
+            DATABASE_URL=database_url,
+            COUNTERFOIL_MASTER_KEYS_FILE=name,
+        )
+        return result.returncode, findings_of(result.stdout)["Master keys"]
+
+    unset, missing = look(""), look(str(path))
+
+    assert (unset[0], unset[1]["state"]) == (0, "note")
+    assert (missing[0], missing[1]["state"]) == (1, "wrong")
 
 
 def test_wrong_settings_are_each_named_in_one_sentence() -> None:

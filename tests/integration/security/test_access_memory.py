@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from accounts import SECONDS_MAX, bearer
+from accounts import SECONDS_MAX, bearer, register, sign_in
 
 from conftest import SECRET, Service, running_service, with_database
 
@@ -197,3 +197,31 @@ def test_old_revocations_are_deleted_by_the_worker(service: Service, db: Connect
     left = db.execute("SELECT epoch FROM access_revocations WHERE user_id = %s", [user_id]).fetchall()
     assert deleted >= 1
     assert left == [(1,)]
+
+
+def test_sign_ins_and_links_that_are_over_are_deleted_with_their_tokens(
+    anonymous: httpx.Client, db: Connection, django_ready: None
+) -> None:
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.users.recovery import delete_done
+    from counterfoil.users.sessions import delete_ended
+
+    assert django_ready is None
+    over, alive = register(anonymous), register(anonymous)
+    for account in (over, alive):
+        sign_in(anonymous, account)
+        db.execute("UPDATE one_time_tokens SET next_attempt_at = NULL WHERE user_id = %s", [account["id"]])
+    db.execute("UPDATE sign_ins SET expires_at = now() - interval '25 hours' WHERE user_id = %s", [over["id"]])
+    db.execute("UPDATE one_time_tokens SET requested_at = now() - interval '31 days' WHERE user_id = %s", [over["id"]])
+
+    deleted = [run_in_thread(delete_ended, limit=10), run_in_thread(delete_done, limit=10)]
+
+    left = db.execute(
+        "SELECT (SELECT array_agg(user_id) FROM sign_ins WHERE user_id = ANY (%(ids)s)),"
+        " (SELECT array_agg(s.user_id) FROM refresh_tokens r JOIN sign_ins s ON s.id = r.sign_in_id"
+        "  WHERE s.user_id = ANY (%(ids)s)),"
+        " (SELECT array_agg(user_id) FROM one_time_tokens WHERE user_id = ANY (%(ids)s))",
+        {"ids": [over["id"], alive["id"]]},
+    ).fetchone()
+    assert deleted == [1, 1]
+    assert left == ([alive["id"]], [alive["id"]], [alive["id"]])

@@ -70,19 +70,14 @@ def test_rating_a_password_is_quick_however_it_is_made() -> None:
 
     from counterfoil.users.passwords import StrengthValidator
 
-    hard = [
-        "a4@" * 400,
-        "1234567890" * 100,
-        "qazwsxedc" * 100,
-        "p@ssw0rd" * 128,
-        "".join(map(chr, range(33, 127))) * 10,
-    ]
+    letters = "4@8({[<3691!|1|0$5+7%2" * 10  # each may stand for a letter: the rater tries all readings
+    hard = ["a4@" * 400, "1234567890" * 100, "qazwsxedc" * 100, letters, "".join(map(chr, range(33, 127))) * 10]
     validator = StrengthValidator()
     for password in hard:
-        started = time.perf_counter()
+        started = time.thread_time()
         with suppress(ValidationError):
             validator.validate(password)
-        assert time.perf_counter() - started < 1
+        assert time.thread_time() - started < 1
 
 
 def test_the_words_of_one_caller_are_not_kept_for_the_next() -> None:

@@ -7,8 +7,10 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -151,6 +153,38 @@ def test_the_worker_finishes_what_waited(
 
     assert (waiting, state, too_early, done) == (0, (True, True, True, True), 0, 1)
     assert left_of(db, user_id) == (False, False, False, False)
+
+
+def test_the_worker_process_goes_on_with_what_was_interrupted(
+    person: tuple[int, str], db: Database, database_url: str, tmp_path: Path
+) -> None:
+    user_id, _ = person
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO erasure_requests (user_id, requested_by, requested_at)"
+            " VALUES (%s, 'test', now() - interval '2 minutes')",
+            [user_id],
+        )
+
+    with (tmp_path / "work.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "work"],
+            env={**os.environ, "DATABASE_URL": database_url},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while left_of(db, user_id) != (False, False, False, False):
+            assert worker.poll() is None, (tmp_path / "work.log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "work.log").read_text()
+            time.sleep(0.05)
+    finally:
+        worker.terminate()
+        worker.wait(20)
+
+    actors = "SELECT DISTINCT actor FROM audit_entries WHERE action = 'user.erase' AND target_id = %s"
+    assert db.execute(actors, [user_id]).fetchall() == [("job:erase-people",)]
 
 
 def test_an_order_that_comes_while_the_account_is_closed_is_waited_for(

@@ -14,6 +14,7 @@ from counterfoil.api.schemas.privacy import ErasureOut
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.privacy import services
 from counterfoil.privacy.export import PersonalData, render_csv, render_json
+from counterfoil.users.permissions import Permission, require_person
 
 # A person's data is put together in memory; 10,000 orders with lines and events are some 20 MB.
 _EXPORT_ORDERS_MAX: Final = 10_000
@@ -35,8 +36,9 @@ class PrivacyController(Controller):
     @get(
         "/export",
         summary="Export one's own data",
-        responses={200: ResponseSpec(PersonalData, generate_examples=False), **problems(400, 401, 404, 409, 503)},
+        responses={200: ResponseSpec(PersonalData, generate_examples=False), **problems(400, 401, 403, 404, 409, 503)},
         archive="application/zip",
+        permission=Permission.ACCOUNT_SELF,
         sync_to_thread=True,
     )
     def export(self, request: AnyRequest, format: ExportFormat = ExportFormat.JSON) -> Response[bytes]:  # noqa: A002 - the parameter's name on the wire
@@ -61,12 +63,17 @@ class PrivacyController(Controller):
     @delete(
         summary="Erase oneself, or have it done when nothing is open any more",
         status_code=202,
-        responses={204: ResponseSpec(None, description="Erased", generate_examples=False), **problems(401, 404, 503)},
+        responses={
+            204: ResponseSpec(None, description="Erased", generate_examples=False),
+            **problems(401, 403, 404, 503),
+        },
+        permission=Permission.ACCOUNT_SELF,
         sync_to_thread=True,
     )
     def erase(self, request: AnyRequest) -> Response[ErasureOut]:
         """Erase the account and everything personal. Deferred, with the reason, while an order is open. Idempotent."""
         actor = current_actor(request)
+        require_person(actor)
         erasure = run_in_thread(
             services.erase_person, actor.user_id, actor=actor.principal, request_id=request_id(request)
         )
