@@ -6,6 +6,7 @@ import atexit
 import base64
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ import pytest
 SECRET = "test-secret-" + secrets.token_hex(32)
 os.environ["COUNTERFOIL_SECRET"] = SECRET
 os.environ["COUNTERFOIL_DEMO"] = "1"
+# All tests come from one address; those about limits set their own.
+os.environ["COUNTERFOIL_LIMIT_FACTOR"] = "10000"
 os.environ["COUNTERFOIL_KEYS_URL"] = ""  # the keys of each database in a schema of its own
 _master_keys, os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = tempfile.mkstemp(prefix="counterfoil-test-keys-")
 os.write(_master_keys, base64.b64encode(bytes([255, *secrets.token_bytes(31)])))
@@ -119,8 +122,6 @@ class Service:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -291,3 +292,71 @@ def nothing_written(
         assert db.execute(_EVERYTHING).fetchone() == before
 
     return unchanged
+
+
+# ---------------------------------------------------------------- limits and the door
+# What `serve` needs outside demo mode; 127.0.0.1 plays the proxy.
+PRODUCTION = {
+    "COUNTERFOIL_DEMO": "0",
+    "COUNTERFOIL_PUBLIC_URL": "https://shop.example",
+    "COUNTERFOIL_ALLOWED_HOSTS": "shop.example",
+    "COUNTERFOIL_TRUSTED_PROXIES": "127.0.0.1",
+}
+# What the proxy sends along.
+PROXIED = {"Host": "shop.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7"}
+
+
+class Redis:
+    """A Redis server of the test's own, without persistence."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process = subprocess.Popen(
+            [
+                *("/usr/bin/redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""),
+                *("--appendonly", "no", "--dir", str(directory)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            assert self.process.poll() is None, "redis-server did not start"
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not listen"
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.wait(10)
+
+
+@pytest.fixture
+def serve(database_url: str, tmp_path: Path) -> Callable[..., AbstractContextManager[Service]]:
+    """Run one more service on the session's database, with settings of the test's own and unmultiplied limits."""
+
+    def run(**environment: str) -> AbstractContextManager[Service]:
+        return running_service(database_url, tmp_path, **{"COUNTERFOIL_LIMIT_FACTOR": "1", **environment})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def production(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service outside demo mode, on the session's database."""
+    with running_service(database_url, tmp_path_factory.mktemp("production"), **PRODUCTION) as running:
+        yield running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent
+from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.privacy.models import ErasureRequest
@@ -24,6 +24,7 @@ __all__ = [
     "OutboxEvent",
     "Product",
     "Profile",
+    "RateLimit",
     "RefreshToken",
     "SignIn",
     "StockLevel",

@@ -56,6 +56,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
         412: "Stale If-Match",
         413: "Body too large",
         415: "Media type not supported",
+        429: "Too many requests",
         422: "Idempotency-Key used for another request",
         503: "Temporarily unavailable",
     }
@@ -70,6 +71,12 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 def request_id(request: AnyRequest) -> str:
     """Return the id of this request."""
     found: str = request.scope["state"]["request_id"]
+    return found
+
+
+def client_address(request: AnyRequest) -> str:
+    """Return the address that the request came from, the trusted proxy looked through."""
+    found: str = request.scope["state"]["client_address"]
     return found
 
 

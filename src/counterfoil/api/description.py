@@ -23,6 +23,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
+from counterfoil.api.middleware.limits import classify_route
 from counterfoil.api.schemas.fields import ID_MAX
 from counterfoil.users.permissions import PUBLIC
 
@@ -53,6 +54,14 @@ _REPLAYED: Final = OpenAPIHeader(
     description="`true` when this answer was given before to the same Idempotency-Key.",
     schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
 )
+_COUNT: Final = Schema(type=OpenAPIType.INTEGER, minimum=0)
+# On every answer of a limited endpoint; described where it matters.
+_LIMIT: Final[dict[str, OpenAPIHeader | Reference]] = {
+    "RateLimit-Limit": OpenAPIHeader(description="Requests that pass in a window.", schema=_COUNT),
+    "RateLimit-Remaining": OpenAPIHeader(description="Those that are left.", schema=_COUNT),
+    "RateLimit-Reset": OpenAPIHeader(description="Seconds until the next window.", schema=_COUNT),
+    "Retry-After": OpenAPIHeader(description="Seconds to wait.", schema=_COUNT),
+}
 _BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
 _REFRESH_TOKEN: Final = "cfr_" + "x" * 43
@@ -138,6 +147,8 @@ def complete_description(app: Litestar) -> None:
             operation = getattr(item, method.lower(), None)
             if isinstance(operation, Operation):
                 _complete_operation(operation, handler, document)
+                if classify_route(method, route.path) is not None:
+                    _describe_limit(operation)
     for name, example in EXAMPLES.items():
         _schemas(document)[name].examples = [example]
 
@@ -167,6 +178,18 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:
             response.headers = {**(response.headers or {}), "Idempotent-Replayed": _REPLAYED}
+
+
+def _describe_limit(operation: Operation) -> None:
+    responses = operation.responses or {}
+    problem = next((r for r in responses.values() if isinstance(r, OpenAPIResponse) and _is_problem(r)), None)
+    if problem is not None:
+        responses["429"] = OpenAPIResponse(description="Too many requests", headers=_LIMIT, content=problem.content)
+        operation.responses = dict(sorted(responses.items()))
+
+
+def _is_problem(response: OpenAPIResponse) -> bool:
+    return "application/problem+json" in (response.content or {})
 
 
 def _security(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:

@@ -72,6 +72,7 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
     return [
         _check_python,
         _check_settings,
+        _check_door,
         _check_master_keys,
         _check_binaries,
         lambda: _check_directory(data),
@@ -103,6 +104,52 @@ def _check_settings() -> Iterator[Finding]:
         "all values are readable" if secret else "COUNTERFOIL_SECRET is not set",
         "" if secret else "`up` makes its own; `serve` needs one of at least 32 characters.",
     )
+
+
+def _check_door() -> Iterator[Finding]:
+    """Tell who may come in: what `serve` insists on, and where limits are counted."""
+    try:
+        set_up_django()
+    except TerminalError:
+        return
+    from django.conf import settings
+
+    values = settings.COUNTERFOIL
+    if values.counterfoil_demo:
+        yield Finding("Public address", "note", "demo mode: plain HTTP, this machine only")
+    else:
+        names = ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies")
+        missing = [name.upper() for name in names if not getattr(values, name)]
+        if not values.counterfoil_public_url.startswith("https://"):
+            missing.insert(0, "COUNTERFOIL_PUBLIC_URL")
+        yield Finding(
+            "Public address",
+            "note" if missing else "ok",
+            f"{', '.join(missing)} not set" if missing else ", ".join(getattr(values, name) for name in names),
+            "`serve` needs them, `up` does not; see docs/how-to/run-behind-a-proxy.md." if missing else "",
+        )
+    yield _find_limits(values)
+
+
+def _find_limits(values: Any) -> Finding:
+    factor = f", multiplied by {values.counterfoil_limit_factor}" if values.counterfoil_limit_factor > 1 else ""
+    if not values.redis_url:
+        return Finding("Rate limits", "ok", f"counted in PostgreSQL{factor}")
+    import redis
+
+    client = redis.Redis.from_url(values.redis_url, socket_connect_timeout=1, socket_timeout=1)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return Finding(
+            "Rate limits",
+            "wrong",
+            f"REDIS_URL does not answer ({type(error).__name__})",
+            "Start Redis or unset REDIS_URL; until then each process counts for itself.",
+        )
+    finally:
+        client.close()
+    return Finding("Rate limits", "ok", f"counted in Redis{factor}")
 
 
 def _check_master_keys() -> Iterator[Finding]:

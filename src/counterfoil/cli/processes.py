@@ -58,28 +58,53 @@ def serve(
             raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
     act_as_application()
     set_up_django()
+    from django.conf import settings
+
+    values = settings.COUNTERFOIL
+    _require_public_address(values)
     require_role()
     require_master_keys()
-    from django.conf import settings
-    from granian.constants import Interfaces, Loops, RuntimeModes
+    os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
+    _serve(host or values.counterfoil_host, port or values.counterfoil_port, processes=values.counterfoil_web_processes)
+
+
+def _serve(host: str, port: int, *, processes: int) -> None:
+    """Run the server until it is told to stop."""
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+    from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
-    os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
     Server(
         "counterfoil.config.web:application",
-        address=host or settings.COUNTERFOIL.counterfoil_host,
-        port=port or settings.COUNTERFOIL.counterfoil_port,
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
-        workers=settings.COUNTERFOIL.counterfoil_web_processes,
+        workers=processes,
         workers_kill_timeout=_GRACE_SECONDS,
         loop=Loops.uvloop,
+        # One protocol, spoken by every proxy; a head must be complete within 10 s and fit into 64 KB.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=65_536),
         # One thread for the network beside Python's: more of them take turns with the interpreter's lock.
         runtime_mode=RuntimeModes.st,
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
         process_name="counterfoil",
     ).serve()
+
+
+def _require_public_address(values: Any) -> None:
+    """Refuse to serve the world without knowing its names and its proxy; see docs/how-to/run-behind-a-proxy.md."""
+    if values.counterfoil_demo:
+        return
+    for name in ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies"):
+        if not getattr(values, name):
+            raise TerminalError(
+                f"{name.upper()} is not set; outside demo mode `serve` needs it, see docs/how-to/run-behind-a-proxy.md."
+            )
+    if not values.counterfoil_public_url.startswith("https://"):
+        raise TerminalError("COUNTERFOIL_PUBLIC_URL must begin with https:// outside demo mode.")
 
 
 def work(
@@ -119,6 +144,7 @@ def _work_once() -> bool:
     from counterfoil.infrastructure.audit_anchors import write_due_anchor
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
     from counterfoil.kernel.errors import Unavailable
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
@@ -131,6 +157,7 @@ def _work_once() -> bool:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        run_in_thread(delete_expired_limits, limit=1000)
         erased = run_in_thread(retry_erasures, limit=_ERASURES_MAX, request_id=trace.request_id)
         for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
             run_in_thread(delete_old, limit=1000)

@@ -131,6 +131,8 @@ def _configure(data: Path, port: int) -> None:
             add_master_key(keys)
         os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = str(keys)
     os.environ["COUNTERFOIL_DEMO"] = "1"
+    # Who tries the demo, or replays a year of baskets against it, is not to be slowed down.
+    os.environ.setdefault("COUNTERFOIL_LIMIT_FACTOR", "10000")
     os.environ["COUNTERFOIL_PORT"] = str(port)
     os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
     os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 from pathlib import Path
@@ -15,6 +16,10 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from counterfoil.config.secret_strength import find_weakness
+
+
+def _parts(text: str) -> list[str]:
+    return [part for piece in text.split(",") if (part := piece.strip().rstrip("/"))]
 
 
 class Settings(BaseSettings):
@@ -65,7 +70,8 @@ class Settings(BaseSettings):
         1800, ge=1, le=604_800, description="How long an unpaid order keeps its stock (30 minutes)."
     )
     counterfoil_public_url: str = Field(
-        "http://127.0.0.1:8000", description="Address of the shop for people; links in mails begin with it."
+        "http://127.0.0.1:8000",
+        description="Address of the shop for people; links in mails begin with it. Must be https outside demo mode.",
     )
     counterfoil_mail_url: SecretStr = Field(
         SecretStr(""),
@@ -78,12 +84,113 @@ class Settings(BaseSettings):
     )
     counterfoil_log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
+    # ------------------------------------------------------------ who may come in, and how
+    counterfoil_allowed_hosts: str = Field(
+        "", description="Host names that requests may be for, separated by commas; needed outside demo mode."
+    )
+    counterfoil_trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of the proxy in front, separated by commas; only its X-Forwarded-For and "
+        "X-Forwarded-Proto are believed. Needed outside demo mode.",
+    )
+    counterfoil_cors_origins: str = Field(
+        "", description="Origins whose pages may call the API from a browser, separated by commas; none by default."
+    )
+    counterfoil_body_seconds_max: int = Field(
+        30, ge=1, le=600, description="How long the body of a request may take to arrive."
+    )
+
+    # ------------------------------------------------------------ how much: requests/seconds
+    redis_url: str = Field("", description="Redis that counts rate limits; empty: PostgreSQL counts them.")
+    counterfoil_redis_timeout_ms: int = Field(
+        90, ge=10, le=5000, description="Longest wait for Redis; past it requests are counted without it for a while."
+    )
+    counterfoil_limit_sign_in: str = Field("60/60", description="Sign-ins and refreshes per address: requests/seconds.")
+    counterfoil_limit_registration: str = Field("20/3600", description="Registrations per address.")
+    counterfoil_limit_recovery: str = Field("10/900", description="Password resets and confirmations per address.")
+    counterfoil_limit_write: str = Field("600/60", description="Changes per account, key or unknown address.")
+    counterfoil_limit_read: str = Field("1200/60", description="Reads per account, key or unknown address.")
+    counterfoil_limit_look_up: str = Field("10/60", description="Tries of a code that can be guessed, per caller.")
+    counterfoil_limit_admin: str = Field("600/60", description="Administration of accounts and keys, per account.")
+    counterfoil_limit_service: str = Field("60000/60", description="Reads and changes per account of role service.")
+    counterfoil_limit_refused: str = Field("60/60", description="Wrong or missing credentials per address.")
+    counterfoil_limit_sign_in_failures: str = Field("30/900", description="Wrong passwords per address.")
+    counterfoil_limit_factor: int = Field(
+        1, ge=1, le=1_000_000, description="Multiplies every limit above, for load tests; `up` and `bench` set it high."
+    )
+
     @field_validator("database_url", "counterfoil_keys_url")
     @classmethod
     def _is_postgresql(cls, value: str) -> str:
         if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
             raise ValueError("must start with postgresql://")
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator(
+        *(
+            f"counterfoil_limit_{name}"
+            for name in (
+                *("sign_in", "registration", "recovery", "write", "read", "look_up", "admin", "service", "refused"),
+                "sign_in_failures",
+            )
+        )
+    )
+    @classmethod
+    def _is_limit(cls, value: str) -> str:
+        if re.fullmatch(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,6}", value) is None:
+            raise ValueError("must be requests/seconds, such as 600/60")
+        return value
+
+    @field_validator("counterfoil_cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in _parts(value):
+            if re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin) is None:
+                raise ValueError(f"{origin} must be scheme, host and port only, such as https://shop.example")
+        return value
+
+    @field_validator("counterfoil_allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str) -> str:
+        for host in _parts(value):
+            if re.fullmatch(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]", host) is None:
+                raise ValueError(f"{host} must be a name or address in small letters, without port or wildcard")
+        return value
+
+    @field_validator("counterfoil_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for network in _parts(value):
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Names and addresses that requests may be for; in demo mode also those of this machine."""
+        local = {"127.0.0.1", "localhost", "[::1]", self.counterfoil_host} if self.counterfoil_demo else set()
+        return frozenset({*_parts(self.counterfoil_allowed_hosts), *local})
+
+    @property
+    def trusted_proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Networks whose forwarding headers are believed."""
+        return tuple(ipaddress.ip_network(text, strict=False) for text in _parts(self.counterfoil_trusted_proxies))
+
+    @property
+    def cors_origins(self) -> frozenset[str]:
+        """Origins whose pages may call the API."""
+        return frozenset(_parts(self.counterfoil_cors_origins))
+
+    def limit_of(self, name: str) -> tuple[int, int]:
+        """Return (requests, seconds) of a class of routes, the factor applied."""
+        amount, _, seconds = str(getattr(self, f"counterfoil_limit_{name}")).partition("/")
+        return int(amount) * self.counterfoil_limit_factor, int(seconds)
 
     @field_validator("counterfoil_database_role")
     @classmethod
@@ -148,7 +255,8 @@ COUNTERFOIL: Final = Settings()  # pyright: ignore[reportCallIssue]
 SECRET_KEY: Final = COUNTERFOIL.counterfoil_secret.get_secret_value() or secrets.token_urlsafe(48)
 SECRET_KEY_FALLBACKS: Final = _split(COUNTERFOIL.counterfoil_secret_fallbacks)
 DEBUG: Final = False
-ALLOWED_HOSTS: Final = ["127.0.0.1", "localhost", "[::1]", COUNTERFOIL.counterfoil_host]
+# api/middleware/transport.py has looked at the host before Django does.
+ALLOWED_HOSTS: Final = sorted(COUNTERFOIL.allowed_hosts)
 INSTALLED_APPS: Final = [
     "counterfoil",
     "django.contrib.admin",
@@ -188,9 +296,18 @@ TIME_ZONE: Final = "UTC"
 FORMAT_MODULE_PATH: Final = "counterfoil.console.formats"
 STATIC_URL: Final = "/console/static/"
 X_FRAME_OPTIONS: Final = "DENY"
-SESSION_COOKIE_NAME: Final = "counterfoil_session"
+# `__Host-`: the browser itself insists on HTTPS, on the whole path and on this very host. Demo mode has no HTTPS.
+_HOST_PREFIX: Final = "" if COUNTERFOIL.counterfoil_demo else "__Host-"
+SESSION_COOKIE_NAME: Final = f"{_HOST_PREFIX}counterfoil_session"
 SESSION_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
+SESSION_COOKIE_HTTPONLY: Final = True
+# Lax, not Strict: a link in a mail to an order must find the operator signed in. Forms are guarded by their tokens.
+SESSION_COOKIE_SAMESITE: Final = "Lax"
+SESSION_COOKIE_AGE: Final = 12 * 3600  # an operator's working day
+CSRF_COOKIE_NAME: Final = f"{_HOST_PREFIX}csrftoken"
 CSRF_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
+CSRF_COOKIE_HTTPONLY: Final = True
+CSRF_COOKIE_SAMESITE: Final = "Lax"
 PACKAGE_DIR: Final = Path(__file__).resolve().parent.parent
 TEMPLATES: Final = [
     {

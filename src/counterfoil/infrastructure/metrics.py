@@ -48,6 +48,21 @@ INTAKE_HALVED: Final = Counter(
 )
 INTAKE_WAITING: Final = Gauge("counterfoil_intake_waiting_orders", "Orders in the queue now.", registry=REGISTRY)
 
+LIMIT_HITS: Final = Counter(
+    "counterfoil_limit_keys_total",
+    "Keys that the rate limiter counted, by the store it counted in (primary, strict, memory).",
+    ["store"],
+    registry=REGISTRY,
+)
+LIMIT_STORE_FAILURES: Final = Counter(
+    "counterfoil_limit_store_failures_total",
+    "Times a store of the rate limiter did not answer, by store; it falls back to the next one.",
+    ["store"],
+    registry=REGISTRY,
+)
+LIMIT_REFUSALS: Final = Counter(
+    "counterfoil_limit_refusals_total", "Requests answered 429, by class of route.", ["class"], registry=REGISTRY
+)
 AUDIT_UNSEALED_ENTRIES: Final = Gauge(
     "counterfoil_audit_unsealed_entries", "Audit entries that are not chained yet.", registry=REGISTRY
 )
@@ -84,6 +99,18 @@ class IntakeMetrics:
     def batch_halved(self, *, orders: int) -> None:  # noqa: ARG002 - the count of batches is what alarms look at
         """Record a batch that was refused as a whole."""
         INTAKE_HALVED.inc()
+
+
+class LimiterMetrics:
+    """Counts what the rate limiter tells (the LimiterObserver of `infrastructure.rate_limiter`)."""
+
+    def limits_counted(self, *, hits: int, store: str) -> None:
+        """Record a batch."""
+        LIMIT_HITS.labels(store).inc(hits)
+
+    def store_failed(self, *, store: str) -> None:
+        """Record a store that is away."""
+        LIMIT_STORE_FAILURES.labels(store).inc()
 
 
 def render_metrics() -> bytes:

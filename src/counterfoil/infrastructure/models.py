@@ -121,6 +121,27 @@ class AuditEntry(models.Model):
         return f"Audit entry {self.pk}"
 
 
+class RateLimit(models.Model):
+    """How often a key was used in its window, which began with the first use.
+
+    The table is unlogged (migration 0006): fast, and empty after a crash of the server. A key holds no address and no
+    e-mail address, only their keyed hashes.
+    """
+
+    # Bytes, because Django gives a text a second index for LIKE, which nobody asks here.
+    key = models.BinaryField(primary_key=True)
+    used = models.IntegerField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        app_label = "counterfoil"
+        db_table = "rate_limits"
+        indexes = [models.Index(fields=["expires_at"], name="idx_rate_limits_expires")]
+
+    def __str__(self) -> str:
+        return bytes(self.key).decode()
+
+
 class AuditSeal(models.Model):
     """Up to 1,000 entries in the order of the chain, each with its hash; made by seal_audit_entries_v1() alone.
 

@@ -12,7 +12,7 @@ from counterfoil.infrastructure.migration_operations import audited_table, set_t
 class Migration(migrations.Migration):
     """Only triggers and indexes are added: whatever writes to these tables leaves an entry from here on."""
 
-    dependencies = [("counterfoil", "0005_access")]
+    dependencies = [("counterfoil", "0006_rate_limits")]
 
     operations = [
         set_timeouts(),

@@ -76,6 +76,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "erasure_requests.requested_by": "an account's number",
     "erasure_requests.step": "how far an erasure is",
     "erasure_requests.deferred_reason": "numbers and states of orders",
+    "rate_limits.key": "an account's number, or keyed hashes of addresses; at most 30 days",
     "django_admin_log.object_id": "never written: the console changes nothing",
     "django_admin_log.object_repr": "never written: the console changes nothing",
     "django_admin_log.change_message": "never written: the console changes nothing",

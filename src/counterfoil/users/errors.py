@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterfoil.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from counterfoil.kernel.errors import Conflict, Forbidden, Invalid, LimitExceeded, NotFound, Unauthenticated
 
 
 class CredentialsMissing(Unauthenticated):
@@ -45,6 +45,12 @@ class UserChanged(Conflict):
     """The account has changed since you read it; read it again and repeat your change with the new ETag."""
 
     code = "USER_CHANGED"
+
+
+class TooManyAttempts(LimitExceeded):
+    """Too many attempts to sign in; try again in {retry_after_seconds} seconds."""
+
+    code = "TOO_MANY_ATTEMPTS"
 
 
 class ScopeMissing(Forbidden):

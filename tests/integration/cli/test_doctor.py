@@ -140,3 +140,31 @@ def test_the_whole_lists_every_command_and_its_version() -> None:
     assert [command for command in COMMANDS if f" {command} " not in shown.stdout] == []
     assert version.stdout.startswith("counterfoil 0.")
     assert run_counterfoil("fly", check=False).returncode == 2
+
+
+def test_it_says_who_may_come_in_and_where_limits_are_counted(tmp_path: Path, redis_server: Any) -> None:
+    base = {"DATABASE_URL": "", "COUNTERFOIL_LIMIT_FACTOR": "1"}
+    public = {
+        "COUNTERFOIL_PUBLIC_URL": "https://shop.example",
+        "COUNTERFOIL_ALLOWED_HOSTS": "shop.example",
+        "COUNTERFOIL_TRUSTED_PROXIES": "10.0.0.0/8",
+    }
+
+    def told(check: bool = True, **environment: str) -> dict[str, dict[str, Any]]:  # noqa: FBT001, FBT002 - as run_counterfoil
+        arguments = ("doctor", "--json", "-", "--data", str(tmp_path))
+        return findings_of(run_counterfoil(*arguments, check=check, **base, **environment).stdout)
+
+    demo = told(COUNTERFOIL_DEMO="1")
+    bare = told(COUNTERFOIL_DEMO="0")
+    ready = told(COUNTERFOIL_DEMO="0", **public, REDIS_URL=redis_server.url)
+    redis_server.stop()
+    away = told(check=False, COUNTERFOIL_DEMO="0", **public, REDIS_URL=redis_server.url)
+
+    assert demo["Public address"]["found"] == "demo mode: plain HTTP, this machine only"
+    assert bare["Public address"]["found"].startswith("COUNTERFOIL_PUBLIC_URL, COUNTERFOIL_ALLOWED_HOSTS, COUNTERFOIL_")
+    assert (ready["Public address"]["state"], ready["Rate limits"]["found"]) == ("ok", "counted in Redis")
+    assert demo["Rate limits"]["found"] == "counted in PostgreSQL"
+    assert (away["Rate limits"]["state"], away["Rate limits"]["found"]) == (
+        "wrong",
+        "REDIS_URL does not answer (ConnectionError)",
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from litestar import Controller, Response, post
 
-from counterfoil.api.answers import AnyRequest, accepted, answer, problems, request_id, write
+from counterfoil.api.answers import AnyRequest, accepted, answer, client_address, problems, request_id, write
 from counterfoil.api.middleware.authentication import optional_actor
 from counterfoil.api.schemas.auth import (
     ConfirmEmailIn,
@@ -42,7 +42,7 @@ class AuthController(Controller):
     )
     def create_token(self, request: AnyRequest, data: TokenIn) -> Response[TokenOut]:
         """Exchange e-mail address and password for an access token (one hour) and a refresh token (30 days)."""
-        address = request.scope["state"].get("client_address", "")
+        address = client_address(request)
         tokens = run_in_thread(
             sessions.sign_in,
             email=data.email,
