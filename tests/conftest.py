@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import base64
 import os
 import secrets
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +25,13 @@ import pytest
 SECRET = "test-secret-" + secrets.token_hex(32)
 os.environ["COUNTERFOIL_SECRET"] = SECRET
 os.environ["COUNTERFOIL_DEMO"] = "1"
+# All tests come from one address; those about limits set their own.
+os.environ["COUNTERFOIL_LIMIT_FACTOR"] = "10000"
+os.environ["COUNTERFOIL_KEYS_URL"] = ""  # the keys of each database in a schema of its own
+_master_keys, os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = tempfile.mkstemp(prefix="counterfoil-test-keys-")
+os.write(_master_keys, base64.b64encode(bytes([255, *secrets.token_bytes(31)])))
+os.close(_master_keys)
+atexit.register(Path(os.environ["COUNTERFOIL_MASTER_KEYS_FILE"]).unlink, missing_ok=True)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "counterfoil.config.settings")
 
 
@@ -38,6 +49,23 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def with_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+    """Make an empty database on the session's server; returns its URL. Dropped at the end of the session."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"cf_test_{secrets.token_hex(6)}")
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{made[-1]}"')
+        return with_database(postgres_url, made[-1])
+
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +122,6 @@ class Service:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -164,16 +190,30 @@ def make_token(django_ready: None, database_url: str) -> Callable[..., str]:
         from counterfoil.users.permissions import Actor, Role
         from counterfoil.users.services import issue_token
 
-        email = values.get("email", f"{role}-{secrets.token_hex(6)}@example.com")
+        if "email" in values:
+            return issue_token(Actor(make_person(values["email"], Role(role)), Role(role)))
+        # Without address and name there is nothing to seal, and any database will do.
         with psycopg.connect(values.get("database_url", database_url), autocommit=True) as connection:
             row = connection.execute(
-                "INSERT INTO users (email, name, role, password) VALUES (%s, %s, %s, '!') RETURNING id",
-                [email, email.partition("@")[0], role],
+                "INSERT INTO users (role, password) VALUES (%s, '!') RETURNING id", [role]
             ).fetchone()
         assert row is not None
         return issue_token(Actor(row[0], Role(role)))
 
     return make
+
+
+def make_person(email: str, role: Any) -> int:
+    """Make an account with an address in the session's database, as a loader of data does; returns its id."""
+    from counterfoil.infrastructure.database import run_in_thread, transaction
+    from counterfoil.users.services import NewUser, create_users
+
+    def create() -> int:
+        with transaction():
+            new = NewUser(email, email.partition("@")[0], role)
+            return create_users([new], actor="test", request_id="test-request", reason="")[email]
+
+    return run_in_thread(create)
 
 
 @pytest.fixture
@@ -231,7 +271,11 @@ SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM orders), (SELECT sum(version) FROM orders), (SELECT count(*) FROM order_items),
        (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
        (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
-       (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys)
+       (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys),
+       (SELECT count(*) FROM sign_ins), (SELECT count(*) FROM sign_ins WHERE revoked_at IS NULL),
+       (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM refresh_tokens WHERE used_at IS NULL),
+       (SELECT count(*) FROM api_keys), (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL),
+       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations)
 """
 
 
@@ -248,3 +292,71 @@ def nothing_written(
         assert db.execute(_EVERYTHING).fetchone() == before
 
     return unchanged
+
+
+# ---------------------------------------------------------------- limits and the door
+# What `serve` needs outside demo mode; 127.0.0.1 plays the proxy.
+PRODUCTION = {
+    "COUNTERFOIL_DEMO": "0",
+    "COUNTERFOIL_PUBLIC_URL": "https://shop.example",
+    "COUNTERFOIL_ALLOWED_HOSTS": "shop.example",
+    "COUNTERFOIL_TRUSTED_PROXIES": "127.0.0.1",
+}
+# What the proxy sends along.
+PROXIED = {"Host": "shop.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7"}
+
+
+class Redis:
+    """A Redis server of the test's own, without persistence."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process = subprocess.Popen(
+            [
+                *("/usr/bin/redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""),
+                *("--appendonly", "no", "--dir", str(directory)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            assert self.process.poll() is None, "redis-server did not start"
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not listen"
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.wait(10)
+
+
+@pytest.fixture
+def serve(database_url: str, tmp_path: Path) -> Callable[..., AbstractContextManager[Service]]:
+    """Run one more service on the session's database, with settings of the test's own and unmultiplied limits."""
+
+    def run(**environment: str) -> AbstractContextManager[Service]:
+        return running_service(database_url, tmp_path, **{"COUNTERFOIL_LIMIT_FACTOR": "1", **environment})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def production(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service outside demo mode, on the session's database."""
+    with running_service(database_url, tmp_path_factory.mktemp("production"), **PRODUCTION) as running:
+        yield running

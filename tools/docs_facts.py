@@ -104,6 +104,8 @@ _STACK: Final = (
         "not part of the service",
         "scrapes `/metrics`; any release that reads the format",
     ),
+    ("Encryption", "cryptography", "{cryptography}", "AES-256-GCM, HKDF, Ed25519"),
+    ("Limits", "Redis 7+", "client {redis}", "counts requests where `REDIS_URL` is set; else PostgreSQL does"),
     ("Cache", "Redis 7+", _LATER, "reads come from PostgreSQL until a measurement asks for more"),
     ("Queue", "RabbitMQ 3.12+", _LATER, "delivery of the stored events"),
     ("Search", "Elasticsearch 8+", _LATER, "full text; until then lists filter in PostgreSQL"),

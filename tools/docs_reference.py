@@ -306,16 +306,20 @@ the promise holds, 1 failed or a difference was found, 2 wrong usage, 3 temporar
 
 def render_cli() -> str:
     """Return the page of the command line."""
-    root = typer.main.get_command(command_line)
+    commands: dict[str, Any] = vars(typer.main.get_command(command_line))["commands"]
     parts = [_CLI_HEAD]
-    commands: dict[str, Any] = vars(root)["commands"]
     for name, command in commands.items():
-        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
-        rows = [(_words(parameter), _default(parameter), getattr(parameter, "help", "") or "") for parameter in shown]
-        parts.append(f"## counterfoil {name}\n\n{' '.join((command.help or '').split())}\n")
-        if rows:
-            parts.append(table(("option", "default", "meaning"), rows))
+        parts.append(_render_command(f"## counterfoil {name}", command))
+        for part, subcommand in vars(command).get("commands", {}).items():
+            parts.append(_render_command(f"### counterfoil {name} {part}", subcommand))
     return "\n".join(parts)
+
+
+def _render_command(heading: str, command: Any) -> str:
+    text = f"{heading}\n\n{' '.join((command.help or '').split())}\n"
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    rows = [(_words(parameter), _default(parameter), getattr(parameter, "help", "") or "") for parameter in shown]
+    return text if not rows else text + "\n" + table(("option", "default", "meaning"), rows)
 
 
 def _words(parameter: Any) -> str:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from counterfoil.infrastructure.models import AuditEntry, IdempotencyKey, OutboxEvent
+from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
+from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
+from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
 from counterfoil.users.models import Profile, User
 
 __all__ = [
+    "AccessRevocation",
     "Adjustment",
+    "ApiKey",
     "AuditEntry",
+    "AuditSeal",
+    "ErasureRequest",
     "IdempotencyKey",
+    "OneTimeToken",
     "Order",
     "OrderItem",
     "OutboxEvent",
     "Product",
     "Profile",
+    "RateLimit",
+    "RefreshToken",
+    "SignIn",
     "StockLevel",
     "StockMovement",
     "User",

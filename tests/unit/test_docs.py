@@ -46,6 +46,20 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(text)}
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    there = set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))
+
+    named = {
+        (page, name)
+        for page in PAGES
+        for name in re.findall(r"`(test_\w+[a-z]\w*)`", (ROOT / page).read_text(encoding="utf-8"))
+    }
+
+    assert sorted((page, name) for page, name in named if name not in there) == []
+    assert len(named) > 50
+
+
 def test_every_page_under_docs_can_be_reached_from_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     linked = {(ROOT / "docs" / link.partition("#")[0]).resolve() for link in _LINK.findall(index)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
 from django.conf import settings
@@ -26,7 +29,7 @@ from counterfoil.infrastructure.idempotency import (
     fingerprint_request,
     read_key,
 )
-from counterfoil.kernel.cursor import decode_cursor, encode_cursor
+from counterfoil.kernel.cursor import InvalidCursor, decode_cursor, encode_cursor
 from counterfoil.kernel.errors import ValidationFailed
 
 AnyRequest = Request[Any, Any, Any]
@@ -53,6 +56,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
         412: "Stale If-Match",
         413: "Body too large",
         415: "Media type not supported",
+        429: "Too many requests",
         422: "Idempotency-Key used for another request",
         503: "Temporarily unavailable",
     }
@@ -70,9 +74,20 @@ def request_id(request: AnyRequest) -> str:
     return found
 
 
+def client_address(request: AnyRequest) -> str:
+    """Return the address that the request came from, the trusted proxy looked through."""
+    found: str = request.scope["state"]["client_address"]
+    return found
+
+
 def answer(value: Any, *, status: int = 200, etag: str | None = None, replayed: bool = False) -> Response[Any]:
     """Encode a value as the answer."""
     return answer_bytes(encode_body(value), status=status, etag=etag, replayed=replayed)
+
+
+def accepted() -> Response[None]:
+    """Answer 202 without a body: it is noted, and what comes of it is told elsewhere."""
+    return _Encoded(b"", 202, [(b"content-length", b"0")])
 
 
 def answer_bytes(body: bytes, *, status: int, etag: str | None = None, replayed: bool = False) -> Response[Any]:
@@ -108,6 +123,14 @@ class _Encoded(Response[Any]):
         await send({"type": "http.response.body", "body": self.content, "more_body": False})
 
 
+@dataclass(frozen=True, slots=True)
+class AboutPerson:
+    """An answer about a person: `value` is what is sent, `subject` whose key it is stored under."""
+
+    value: Any
+    subject: UUID
+
+
 def fingerprint_of(request: AnyRequest, body: Any) -> bytes:
     """Return the fingerprint of this request: method, path and the body in canonical JSON."""
     return fingerprint_request(f"{request.method} {request.scope['path']}", _canonical.encode(body))
@@ -122,23 +145,41 @@ def write_once(
     hours: int = KEY_HOURS,
     key_required: bool = False,
     principal: str | None = None,
+    keep: Callable[[Any], Any] | None = None,
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
-    Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`.
+    Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`. `execute`
+    wraps an answer about a person in AboutPerson. `keep` makes what is stored of the value, when it has something in it
+    that must be nowhere: the replay lacks it.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
         raise IdempotencyKeyMissing
+
+    def effect() -> Answer:
+        value = execute()
+        subject = None
+        if isinstance(value, AboutPerson):
+            value, subject = value.value, value.subject
+        kept = None if keep is None else encode_body(keep(value))
+        return Answer(status, encode_body(value), replayed=False, subject=subject, kept=kept)
+
     found = run_in_thread(
         answer_once,
         principal=principal or current_actor(request).principal,
         key=key,
         fingerprint=fingerprint_of(request, body),
         hours=hours,
-        execute=lambda: Answer(status, encode_body(execute()), replayed=False),
+        execute=effect,
     )
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+def _encode(value: Any, status: int) -> Answer:
+    about = value if isinstance(value, AboutPerson) else None
+    body = encode_body(value if about is None else about.value)
+    return Answer(status, body, replayed=False, subject=None if about is None else about.subject)
 
 
 def write(execute: Callable[[], Any]) -> Any:
@@ -174,7 +215,11 @@ def open_cursor(request: AnyRequest, cursor: str | None) -> str | None:
     """Return the position in a cursor of this caller and these filters; raises InvalidCursor."""
     if cursor is None:
         return None
-    return decode_cursor(cursor, secret=settings.SECRET_KEY.encode(), context=_page_context(request))
+    # A page that was begun before the secret was changed can still be followed.
+    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+        with suppress(InvalidCursor):
+            return decode_cursor(cursor, secret=secret.encode(), context=_page_context(request))
+    raise InvalidCursor
 
 
 def next_page(request: AnyRequest, position: str | None) -> tuple[str | None, str | None]:

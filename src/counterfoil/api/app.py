@@ -2,52 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import drf_spectacular_sidecar
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
-from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from counterfoil import __version__
 from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
+from counterfoil.api.card_data import check_query
+from counterfoil.api.controllers.api_keys import ApiKeysController
+from counterfoil.api.controllers.auth import AuthController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
-from counterfoil.api.controllers.users import AuthController, UsersController
+from counterfoil.api.controllers.users import UsersController
 from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
-
-_SWAGGER = Path(drf_spectacular_sidecar.__file__).parent / "static/drf_spectacular_sidecar/swagger-ui-dist"
+from counterfoil.api.middleware.limits import limit_callers, limit_strangers
+from counterfoil.api.page import DescriptionPage, make_assets_router
+from counterfoil.api.route_table import list_routes
 
 
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state` holds what the controllers need: hot, hold_seconds, draining."""
+    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_seconds, draining)."""
     api = Router(
         "/",
         route_handlers=[
             AuthController,
             UsersController,
+            PrivacyController,
+            ApiKeysController,
             ProductsController,
             InventoryController,
             OrdersController,
             OperationsController,
         ],
-        middleware=[authenticate],
+        # From the outside in.
+        middleware=[limit_strangers, authenticate, limit_callers, check_query],
         request_class=ApiRequest,
     )
-    swagger = create_static_files_router(path="/docs/assets", directories=[_SWAGGER], include_in_schema=False)
     app = Litestar(
-        route_handlers=[api, swagger, *(mounts or [])],
+        route_handlers=[api, make_assets_router(), *(mounts or [])],
         state=State(state),
         lifespan=lifespan or [],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -57,6 +60,7 @@ def make_api(
         logging_config=None,
         debug=False,
     )
+    list_routes(app)  # refuses a route without a rule
     complete_description(app)
     return app
 
@@ -65,19 +69,22 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Counterfoil",
         version=__version__,
-        description="Orders that are never oversold and never lost.",
+        description="Orders that are never oversold and never lost. Every answer has `RateLimit-Limit`, "
+        "`RateLimit-Remaining` and `RateLimit-Reset`.",
         path="/docs",
         servers=[Server(url="/")],
         use_handler_docstrings=True,
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="An access token (a JWT, from POST /api/v1/auth/token) or an API key.",
+                ),
+                "apiKey": SecurityScheme(
+                    type="apiKey", name="X-API-Key", security_scheme_in="header", description="An API key, `cfk_…`."
+                ),
+            }
         ),
-        render_plugins=[
-            SwaggerRenderPlugin(
-                js_url="/docs/assets/swagger-ui-bundle.js",
-                css_url="/docs/assets/swagger-ui.css",
-                standalone_preset_js_url="/docs/assets/swagger-ui-standalone-preset.js",
-                favicon='<link rel="icon" href="/docs/assets/favicon-32x32.png">',
-            )
-        ],
+        render_plugins=[DescriptionPage()],
     )

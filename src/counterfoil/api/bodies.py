@@ -12,6 +12,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Receive
 from litestar.types.empty import Empty
 
+from counterfoil.api.card_data import refuse_card_numbers
 from counterfoil.api.schemas.sentences import rephrase
 from counterfoil.api.schemas.validation import find_problems
 from counterfoil.kernel.errors import ValidationFailed
@@ -39,16 +40,21 @@ class ApiRequest(Request[Any, Any, Any]):
         return state.body
 
     async def json(self) -> Any:
-        """Return the body as the endpoint's schema; raises ValidationFailed that names every offending field."""
+        """Return the body as the endpoint's schema; raises ValidationFailed that names every offending field.
+
+        Raises CardNumberRefused when a text of it holds a card number.
+        """
         field = self.route_handler.parsed_data_field
         assert field is not None, "only an endpoint that takes a body reads one"
         body = await self.body()
         try:
-            return _decoder(field.annotation).decode(body)
+            value = _decoder(field.annotation).decode(body)
         except msgspec.ValidationError as error:
             raise ValidationFailed(find_problems(field.annotation, body) or [_first_problem(error)]) from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ClientException from error
+        refuse_card_numbers(field.annotation, value)
+        return value
 
 
 def header(request: Request[Any, Any, Any], name: bytes) -> str | None:

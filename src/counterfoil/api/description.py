@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.spec import OpenAPI, OpenAPIHeader, OpenAPIResponse, Operation, Parameter, Reference, Schema
-from litestar.openapi.spec.enums import OpenAPIType
+from litestar.openapi.spec import (
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    Reference,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
+from counterfoil.api.middleware.limits import classify_route
 from counterfoil.api.schemas.fields import ID_MAX
+from counterfoil.users.permissions import PUBLIC
 
 if TYPE_CHECKING:  # where Litestar keeps it is its own business
     from litestar._openapi.schema_generation import SchemaCreator
@@ -43,12 +54,17 @@ _REPLAYED: Final = OpenAPIHeader(
     description="`true` when this answer was given before to the same Idempotency-Key.",
     schema=Schema(type=OpenAPIType.STRING, enum=["true"]),
 )
-_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
-    "required": [{"bearer": []}],
-    "optional": [{"bearer": []}, {}],
-    "ignored": [],
+_COUNT: Final = Schema(type=OpenAPIType.INTEGER, minimum=0)
+# On every answer of a limited endpoint; described where it matters.
+_LIMIT: Final[dict[str, OpenAPIHeader | Reference]] = {
+    "RateLimit-Limit": OpenAPIHeader(description="Requests that pass in a window.", schema=_COUNT),
+    "RateLimit-Remaining": OpenAPIHeader(description="Those that are left.", schema=_COUNT),
+    "RateLimit-Reset": OpenAPIHeader(description="Seconds until the next window.", schema=_COUNT),
+    "Retry-After": OpenAPIHeader(description="Seconds to wait.", schema=_COUNT),
 }
+_BINARY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": "DE"}
+_REFRESH_TOKEN: Final = "cfr_" + "x" * 43
 # Schema's name → what is shown with it.
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "PlaceOrderIn": {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]},
@@ -56,6 +72,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "ProductIn": {"sku": "TEA-100", "name": "Earl Grey, 100 g", "price": "19.99", "currency": "EUR"},
     "MovementIn": {"kind": "receipt", "quantity": 100, "reason": "delivery note 4711"},
     "TokenIn": {"email": "ada@example.com", "password": "correct horse battery"},
+    "RefreshIn": {"refresh_token": _REFRESH_TOKEN},
+    "LogoutIn": {"refresh_token": _REFRESH_TOKEN, "everywhere": False},
+    "PasswordResetIn": {"email": "ada@example.com"},
+    "NewPasswordIn": {"token": "cft_" + "x" * 43, "password": "correct horse battery"},
+    "ConfirmEmailIn": {"token": "cft_" + "x" * 43},
+    "ResendIn": {"email": "ada@example.com"},
+    "CreateApiKeyIn": {"user_id": 7, "name": "warehouse", "scopes": ["inventory:write"], "expires_in_days": 90},
     "CreateUserIn": {"email": "ada@example.com", "name": "Ada", "password": "correct horse battery"},
     "UpdateMeIn": {"name": "Ada Lovelace", "profile": _PROFILE},
     "UpdateUserIn": {"role": "support", "is_active": True},
@@ -124,12 +147,14 @@ def complete_description(app: Litestar) -> None:
             operation = getattr(item, method.lower(), None)
             if isinstance(operation, Operation):
                 _complete_operation(operation, handler, document)
+                if classify_route(method, route.path) is not None:
+                    _describe_limit(operation)
     for name, example in EXAMPLES.items():
         _schemas(document)[name].examples = [example]
 
 
 def _complete_operation(operation: Operation, handler: HTTPRouteHandler, document: OpenAPI) -> None:
-    operation.security = _SECURITY[handler.opt.get("credentials", "required")]
+    operation.security = _security(handler)
     operation.parameters = [_exact(parameter) for parameter in operation.parameters or []]
     responses = operation.responses or {}
     # An answer says what the request may carry: 412 comes from If-Match, 422 from an Idempotency-Key.
@@ -143,11 +168,43 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler, documen
     for status, response in responses.items():
         if not isinstance(response, OpenAPIResponse) or not status.startswith("2"):
             continue
-        response.description = handler.summary or response.description
+        if status == str(handler.status_code):
+            response.description = handler.summary or response.description
+            if response.content and "archive" in handler.opt:
+                response.content[handler.opt["archive"]] = OpenAPIMediaType(_BINARY)
+        if _is_empty(response):
+            response.content = None  # `accepted()` has no body; the generator describes null
         if any("version" in (_schemas(document)[name].properties or {}) for name in _shown(response)):
             response.headers = {**(response.headers or {}), "ETag": _ETAG}
         if "422" in responses:
             response.headers = {**(response.headers or {}), "Idempotent-Replayed": _REPLAYED}
+
+
+def _describe_limit(operation: Operation) -> None:
+    responses = operation.responses or {}
+    problem = next((r for r in responses.values() if isinstance(r, OpenAPIResponse) and _is_problem(r)), None)
+    if problem is not None:
+        responses["429"] = OpenAPIResponse(description="Too many requests", headers=_LIMIT, content=problem.content)
+        operation.responses = dict(sorted(responses.items()))
+
+
+def _is_problem(response: OpenAPIResponse) -> bool:
+    return "application/problem+json" in (response.content or {})
+
+
+def _security(handler: HTTPRouteHandler) -> list[dict[str, list[str]]]:
+    """Say which credentials a route takes, and the permission they need as the name of a role (OpenAPI 3.1)."""
+    credentials, permission = handler.opt.get("credentials", "required"), handler.opt["permission"]
+    if credentials == "ignored":
+        return []
+    needed = [] if permission == PUBLIC else [permission.value]
+    either: list[dict[str, list[str]]] = [{"bearer": needed}, {"apiKey": needed}]
+    return [*either, {}] if permission == PUBLIC else either
+
+
+def _is_empty(response: OpenAPIResponse) -> bool:
+    contents = [content.schema for content in (response.content or {}).values()]
+    return bool(contents) and all(isinstance(s, Schema) and s.type == OpenAPIType.NULL for s in contents)
 
 
 def _shown(response: OpenAPIResponse) -> Iterator[str]:

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import Scope, Send
 
 from counterfoil.infrastructure.database import translate_database_error
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
@@ -27,7 +28,7 @@ from counterfoil.kernel.errors import (
 )
 from counterfoil.orders.errors import OrderChanged
 from counterfoil.products.errors import ProductChanged
-from counterfoil.users.errors import UserChanged
+from counterfoil.users.errors import ApiKeyInvalid, TokenInvalid, UserChanged
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +52,19 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 # Failures of HTTP itself, before any of our code: status → code and sentence.
 HTTP_FAILURES: Final = {
-    400: ("MALFORMED_REQUEST", "The request cannot be read; check that the body is valid JSON in UTF-8."),
+    400: (
+        "MALFORMED_REQUEST",
+        "The request cannot be read; check the header Host, and that the body is valid JSON in UTF-8.",
+    ),
     401: ("CREDENTIALS_MISSING", "Send an access token in the header `Authorization: Bearer …`."),
+    403: ("HTTPS_REQUIRED", "Use https; a token that was sent over plain HTTP should be replaced."),
     404: ("ROUTE_NOT_FOUND", "There is nothing at this address; the API is described at /docs."),
     405: ("METHOD_NOT_ALLOWED", "This address does not take this method; the header Allow names those it takes."),
+    408: ("BODY_TOO_SLOW", "The request's body took too long to arrive."),
     413: ("BODY_TOO_LARGE", "The request body is larger than 1 MB."),
     415: ("MEDIA_TYPE_UNSUPPORTED", "Send the body as application/json, without a Content-Encoding."),
+    421: ("MISDIRECTED_HOST", "This service does not answer for the host that was asked for."),
+    431: ("HEADERS_TOO_LARGE", "The request has more than 64 headers or 32 KB of them."),
 }
 
 
@@ -96,15 +104,35 @@ def _problem(
 
 def handle_domain_error(request: Request[Any, Any, Any], error: DomainError) -> Response[bytes]:
     """Answer an expected failure."""
+    _note_refusal(request, error)
     status = status_of(type(error))
     headers: dict[str, str] = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="counterfoil"'
     if status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, IdempotencyInProgress):
         headers["Retry-After"] = "1"
+    if (seconds := error.details.get("retry_after_seconds")) is not None:
+        headers["Retry-After"] = str(seconds)
     if error.replay_of is not None:
         headers["Idempotent-Replayed"] = "true"
     return _problem(request, status, error.code, error.message, error.details, headers, replay_of=error.replay_of)
+
+
+def _note_refusal(request: Request[Any, Any, Any], error: DomainError) -> None:
+    """Write the security log's line about somebody who may not do something or is not who he says."""
+    refused = isinstance(error, Forbidden)
+    if not refused and not isinstance(error, TokenInvalid | ApiKeyInvalid):
+        return
+    actor = request.scope["state"].get("actor")
+    log.warning(
+        "security.access_denied" if refused else "security.credentials_refused",
+        code=error.code,
+        route=request.scope.get("path_template"),
+        actor=None if actor is None else actor.principal,
+        key_id=None if actor is None else actor.key_id,
+        details=error.details,
+        request_id=request.scope["state"]["request_id"],
+    )
 
 
 def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -116,9 +144,22 @@ def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException)
         return handle_bug(request, error)
     code, message = HTTP_FAILURES.get(status, ("REQUEST_FAILED", HTTPStatus(status).phrase + "."))
     headers = dict(error.headers or {})
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if status in {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT}:
         headers["Connection"] = "close"  # the rest of the body is not read
     return _problem(request, status, code, message, {}, headers)
+
+
+async def refuse(send: Send, scope: Scope, status: int, *headers: tuple[bytes, bytes]) -> None:
+    """Answer a failure of HTTP itself before Litestar has seen the request; 308 sends elsewhere, without a body."""
+    body, sent = b"", [*headers]
+    if status != HTTPStatus.PERMANENT_REDIRECT:
+        code, message = HTTP_FAILURES[status]
+        request_id = scope["state"]["request_id"]
+        body = problem_body(status=status, code=code, message=message, details={}, request_id=request_id)
+        sent.append((b"content-type", PROBLEM_TYPE.encode()))
+    sent.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from counterfoil.cli.service import TerminalError, use_database
+from counterfoil.cli.service import TerminalError, require_master_keys, use_database
 
 
 class Source(StrEnum):
@@ -60,6 +60,7 @@ def load_demo(
 ) -> None:
     """Load demo products, people and stock; what is there already stays as it is, so it may be repeated."""
     use_database(data)
+    require_master_keys()
     console = Console(stderr=True, soft_wrap=True)
     started = time.monotonic()
     with _database_errors(), _progress(console) as tell:

@@ -72,6 +72,8 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
     return [
         _check_python,
         _check_settings,
+        _check_door,
+        _check_master_keys,
         _check_binaries,
         lambda: _check_directory(data),
         lambda: _check_service(data, port),
@@ -102,6 +104,71 @@ def _check_settings() -> Iterator[Finding]:
         "all values are readable" if secret else "COUNTERFOIL_SECRET is not set",
         "" if secret else "`up` makes its own; `serve` needs one of at least 32 characters.",
     )
+
+
+def _check_door() -> Iterator[Finding]:
+    """Tell who may come in: what `serve` insists on, and where limits are counted."""
+    try:
+        set_up_django()
+    except TerminalError:
+        return
+    from django.conf import settings
+
+    values = settings.COUNTERFOIL
+    if values.counterfoil_demo:
+        yield Finding("Public address", "note", "demo mode: plain HTTP, this machine only")
+    else:
+        names = ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies")
+        missing = [name.upper() for name in names if not getattr(values, name)]
+        if not values.counterfoil_public_url.startswith("https://"):
+            missing.insert(0, "COUNTERFOIL_PUBLIC_URL")
+        yield Finding(
+            "Public address",
+            "note" if missing else "ok",
+            f"{', '.join(missing)} not set" if missing else ", ".join(getattr(values, name) for name in names),
+            "`serve` needs them, `up` does not; see docs/how-to/run-behind-a-proxy.md." if missing else "",
+        )
+    yield _find_limits(values)
+
+
+def _find_limits(values: Any) -> Finding:
+    factor = f", multiplied by {values.counterfoil_limit_factor}" if values.counterfoil_limit_factor > 1 else ""
+    if not values.redis_url:
+        return Finding("Rate limits", "ok", f"counted in PostgreSQL{factor}")
+    import redis
+
+    client = redis.Redis.from_url(values.redis_url, socket_connect_timeout=1, socket_timeout=1)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        return Finding(
+            "Rate limits",
+            "wrong",
+            f"REDIS_URL does not answer ({type(error).__name__})",
+            "Start Redis or unset REDIS_URL; until then each process counts for itself.",
+        )
+    finally:
+        client.close()
+    return Finding("Rate limits", "ok", f"counted in Redis{factor}")
+
+
+def _check_master_keys() -> Iterator[Finding]:
+    if not os.environ.get("COUNTERFOIL_MASTER_KEYS_FILE"):
+        yield Finding(
+            "Master keys",
+            "note",
+            "COUNTERFOIL_MASTER_KEYS_FILE is not set",
+            "`up` makes its own; for `serve`, set it and run `counterfoil keys rotate --new`.",
+        )
+        return
+    from counterfoil.infrastructure.master_keys import MasterKeyFileError, read_file
+
+    try:
+        keys = read_file(Path(os.environ["COUNTERFOIL_MASTER_KEYS_FILE"]))
+    except MasterKeyFileError as error:
+        yield Finding("Master keys", "wrong", str(error), "Restore the file, or make one while nothing is sealed yet.")
+        return
+    yield Finding("Master keys", "ok", f"{len(keys)} in the file, {keys[0].id.hex()} is the current one")
 
 
 def _check_binaries() -> Iterator[Finding]:
@@ -192,6 +259,34 @@ def _look_into(connection: Any) -> Iterator[Finding]:
         advice = "Switch it on: without it an acknowledged order can be lost." if state == "wrong" else ""
         yield Finding(f"  {name}", state, value, advice)
     yield _migrations(connection)
+    yield from _rights(connection)
+
+
+def _rights(connection: Any) -> Iterator[Finding]:
+    """Say what the login could do to the audit trail."""
+    if connection.execute("SELECT to_regrole('counterfoil_app')").fetchone()[0] is None:
+        return  # no schema yet, which is told already
+    row = connection.execute(
+        """
+        SELECT session_user, rolsuper, pg_has_role(session_user, c.relowner, 'MEMBER'),
+               pg_has_role(session_user, 'counterfoil_app', 'MEMBER')
+        FROM pg_roles CROSS JOIN pg_class c WHERE rolname = session_user AND c.oid = to_regclass('audit_entries')
+        """
+    ).fetchone()
+    if row is None:
+        return  # the role is another database's
+    name, is_superuser, is_owner, is_member = row
+    if is_superuser or is_owner:
+        kind = "a superuser" if is_superuser else "the owner of the tables"
+        advice = (
+            "Works; a login that is only a member of counterfoil_app could not change the audit trail even if stolen."
+        )
+        yield Finding("  login", "note", f"{name}, {kind}", advice)
+    elif is_member:
+        yield Finding("  login", "ok", f"{name}, may act as counterfoil_app and owns nothing")
+    else:
+        advice = f"As the owner of the tables run: GRANT counterfoil_app TO {name};"
+        yield Finding("  login", "wrong", f"{name} may not act as counterfoil_app", advice)
 
 
 def _migrations(connection: Any) -> Finding:

@@ -10,7 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from counterfoil import __version__
-from counterfoil.cli import demo, doctor, gateway_simulator, processes, proofs, reconcile, up
+from counterfoil.cli import (
+    access,
+    audit,
+    demo,
+    doctor,
+    gateway_simulator,
+    keys,
+    privacy,
+    processes,
+    proofs,
+    reconcile,
+    up,
+)
 from counterfoil.cli.service import TerminalError
 from counterfoil.kernel.errors import DomainError, Unavailable
 
@@ -36,8 +48,12 @@ app.command(name="load-demo", rich_help_panel=_RUN)(demo.load_demo)
 app.command(rich_help_panel=_PROVE)(proofs.bench)
 app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
+app.add_typer(audit.app, rich_help_panel=_PROVE)
 app.command(rich_help_panel=_PROVE)(gateway_simulator.gateway_simulator)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
+app.command(name="create-api-key", rich_help_panel=_OPERATE)(access.create_api_key)
+app.add_typer(keys.app, rich_help_panel=_OPERATE)
+app.add_typer(privacy.app, rich_help_panel=_OPERATE)
 
 
 def _show_version(*, value: bool) -> None:

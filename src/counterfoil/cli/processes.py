@@ -12,13 +12,28 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from counterfoil.cli.service import TerminalError, require_database, set_up_django, use_database
+from counterfoil.cli.service import (
+    TerminalError,
+    act_as_application,
+    require_database,
+    require_master_keys,
+    require_role,
+    set_up_django,
+    use_database,
+    use_owner,
+)
 
 # What is in flight gets 35 s, then the process is ended.
 _GRACE_SECONDS: Final = 35
 _EXPIRY_INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
 _EXPIRY_ORDERS_MAX: Final = 50
+# Each takes a handful of small transactions, and the expiry of orders must not wait for long.
+_ERASURES_MAX: Final = 10
+_MAIL_INTERVAL_SECONDS: Final = 1.0
+_MAILS_MAX: Final = 20
+# A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
+_MAIL_STOP_SECONDS_MAX: Final = 15
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -33,7 +48,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on [COUNTERFOIL_PORT].")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve the API and the console. Needs DATABASE_URL and COUNTERFOIL_SECRET."""
+    """Serve the API and the console. Needs DATABASE_URL, COUNTERFOIL_SECRET and COUNTERFOIL_MASTER_KEYS_FILE."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
@@ -41,21 +56,36 @@ def serve(
     for name in ("DATABASE_URL", "COUNTERFOIL_SECRET"):
         if not os.environ.get(name):
             raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
+    act_as_application()
     set_up_django()
     from django.conf import settings
-    from granian.constants import Interfaces, Loops, RuntimeModes
+
+    values = settings.COUNTERFOIL
+    _require_public_address(values)
+    require_role()
+    require_master_keys()
+    os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
+    _serve(host or values.counterfoil_host, port or values.counterfoil_port, processes=values.counterfoil_web_processes)
+
+
+def _serve(host: str, port: int, *, processes: int) -> None:
+    """Run the server until it is told to stop."""
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+    from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
-    os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
     Server(
         "counterfoil.config.web:application",
-        address=host or settings.COUNTERFOIL.counterfoil_host,
-        port=port or settings.COUNTERFOIL.counterfoil_port,
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
-        workers=settings.COUNTERFOIL.counterfoil_web_processes,
+        workers=processes,
         workers_kill_timeout=_GRACE_SECONDS,
         loop=Loops.uvloop,
+        # One protocol, spoken by every proxy; a head must be complete within 10 s and fit into 64 KB.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=65_536),
         # One thread for the network beside Python's: more of them take turns with the interpreter's lock.
         runtime_mode=RuntimeModes.st,
         log_level=LogLevels.warning,
@@ -64,15 +94,31 @@ def serve(
     ).serve()
 
 
+def _require_public_address(values: Any) -> None:
+    """Refuse to serve the world without knowing its names and its proxy; see docs/how-to/run-behind-a-proxy.md."""
+    if values.counterfoil_demo:
+        return
+    for name in ("counterfoil_public_url", "counterfoil_allowed_hosts", "counterfoil_trusted_proxies"):
+        if not getattr(values, name):
+            raise TerminalError(
+                f"{name.upper()} is not set; outside demo mode `serve` needs it, see docs/how-to/run-behind-a-proxy.md."
+            )
+    if not values.counterfoil_public_url.startswith("https://"):
+        raise TerminalError("COUNTERFOIL_PUBLIC_URL must begin with https:// outside demo mode.")
+
+
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry of unpaid orders and of idempotency keys. Any number of these may run."""
+    """Run the periodic jobs: expiry, mails, erasures that waited, the chain of the audit trail. Any number may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:
         die_with_parent(parent=parent)
+    act_as_application()
     use_database()
+    require_role()
+    require_master_keys()
     from django.conf import settings
 
     from counterfoil.infrastructure.logging import configure_logging
@@ -81,9 +127,12 @@ def work(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    mails = threading.Thread(target=_run_mails, args=[stop], daemon=True)
+    mails.start()
     while not stop.is_set():
         if not _work_once():
             stop.wait(_EXPIRY_INTERVAL_SECONDS)
+    mails.join(_MAIL_STOP_SECONDS_MAX)
 
 
 def _work_once() -> bool:
@@ -91,31 +140,65 @@ def _work_once() -> bool:
     import structlog
     from django import db
 
+    from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
+    from counterfoil.infrastructure.audit_anchors import write_due_anchor
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
     from counterfoil.kernel.errors import Unavailable
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
+    from counterfoil.privacy.services import retry_erasures
+    from counterfoil.users import recovery, sessions
 
     log = structlog.get_logger(__name__)
     try:
         trace = Trace("job:expire-orders", new_request_id())
         expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
         deleted = run_in_thread(delete_expired_keys, limit=1000)
+        run_in_thread(delete_expired_limits, limit=1000)
+        erased = run_in_thread(retry_erasures, limit=_ERASURES_MAX, request_id=trace.request_id)
+        for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
+            run_in_thread(delete_old, limit=1000)
+        sealed = run_in_thread(seal_entries)
+        run_in_thread(write_due_anchor)
     except Unavailable as error:
         log.warning("work.database_away", code=error.code)
         return False
     except db.Error:
         log.exception("work.failed")
         return False
-    if expired or deleted:
-        log.info("work.done", orders_expired=expired, keys_deleted=deleted)
-    return expired == _EXPIRY_ORDERS_MAX
+    if expired or deleted or erased:
+        log.info("work.done", orders_expired=expired, keys_deleted=deleted, people_erased=erased)
+    return expired == _EXPIRY_ORDERS_MAX or sealed >= SEAL_ENTRIES_MAX
+
+
+def _run_mails(stop: threading.Event) -> None:
+    """Send mails until told to stop; on a thread of its own, because a mail server may take a minute to say no."""
+    import structlog
+    from django import db
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.kernel.errors import Unavailable
+    from counterfoil.users.recovery import send_due_mails
+
+    log = structlog.get_logger(__name__)
+    while not stop.is_set():
+        try:
+            more = run_in_thread(send_due_mails, limit=_MAILS_MAX) == _MAILS_MAX
+        except Unavailable:
+            more = False  # the other jobs say so
+        except db.Error:
+            log.exception("mail.failed")
+            more = False
+        if not more:
+            stop.wait(_MAIL_INTERVAL_SECONDS)
 
 
 def migrate(data: DataOption = None) -> None:
     """Bring the database's schema up to date; safe to repeat, one runs at a time."""
+    use_owner()
     use_database(data)
     applied = run_migrations(lambda name: console.print(f"  applied {name}"))
     console.print("The schema is up to date." if applied == 0 else f"{applied} migrations applied.")
@@ -125,6 +208,8 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
     """Apply what is missing under an advisory lock, so that two starts do not race; returns how many were applied."""
     from django import db
     from django.db.migrations.executor import MigrationExecutor
+
+    from counterfoil.infrastructure.key_store import prepare_store
 
     require_database()
     applied = 0
@@ -142,7 +227,22 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
         try:
             executor = MigrationExecutor(db.connection, progress)
             executor.migrate(executor.loader.graph.leaf_nodes())
+            # Last: what it grants is for a role that a migration makes.
+            prepare_store()
+        except db.ProgrammingError as error:
+            raise _explain_refusal(error) from error
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
     db.connections.close_all()
     return applied
+
+
+def _explain_refusal(error: Exception) -> Exception:
+    """Return the sentence of a migration that lacks a right, with what to run; any other error as it is."""
+    import psycopg
+
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return error
+    hint = cause.diag.message_hint or "let the owner of the tables migrate: COUNTERFOIL_OWNER_DATABASE_URL"
+    return TerminalError(f"{cause.diag.message_primary}; {hint}")

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 DEFAULT_DATA: Final = Path(".counterfoil")
 _FILE: Final = "service.json"
 POSTGRES_MIN: Final = 150_000
+# What migrations/sql/audit_roles_v1.sql makes: everything but changing the audit trail.
+APP_ROLE: Final = "counterfoil_app"
 
 
 class TerminalError(Exception):
@@ -33,6 +35,9 @@ class ServiceInfo:
     database_url: str
     admin_token: str
     customer_token: str
+    # Empty where an older `up` wrote the file, or where keys are kept in the same database.
+    keys_url: str = ""
+    master_keys_file: str = ""
 
 
 def write_service(info: ServiceInfo, path: Path) -> None:
@@ -40,7 +45,7 @@ def write_service(info: ServiceInfo, path: Path) -> None:
     write_private(path, json.dumps(asdict(info), indent=2) + "\n")
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str | bytes) -> None:
     """Write a file in one step, readable by its owner only; raises TerminalError when that is not possible.
 
     A reader sees the old file or the whole new one. The name it is written under first cannot be guessed, so nobody
@@ -48,8 +53,8 @@ def write_private(path: Path, text: str) -> None:
     """
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
         Path(temporary).replace(path)
     except OSError as error:
         raise TerminalError(
@@ -97,8 +102,11 @@ def use_database(data: Path | None = None) -> str:
     """
     url = os.environ.get("DATABASE_URL")
     if not url:
-        url = locate_service(data).database_url
+        service = locate_service(data)
+        url = service.database_url
         _require_listener(url, service_file(data or DEFAULT_DATA))
+        os.environ.setdefault("COUNTERFOIL_KEYS_URL", service.keys_url)
+        os.environ.setdefault("COUNTERFOIL_MASTER_KEYS_FILE", service.master_keys_file)
     os.environ["DATABASE_URL"] = url
     set_up_django()
     return url
@@ -121,6 +129,56 @@ def require_database() -> None:
             f"The database is PostgreSQL {version // 10_000}; use 15 or newer, or unset DATABASE_URL and let"
             " `counterfoil up` start its own."
         )
+
+
+def use_owner() -> None:
+    """Point this process at the login that owns the tables, when it has one of its own, with all of its rights."""
+    os.environ.pop("COUNTERFOIL_DATABASE_ROLE", None)
+    if owner := os.environ.get("COUNTERFOIL_OWNER_DATABASE_URL"):
+        os.environ["DATABASE_URL"] = owner
+
+
+def act_as_application() -> None:
+    """Let this process and its children act as the application's role; to be called before Django is set up."""
+    os.environ.setdefault("COUNTERFOIL_DATABASE_ROLE", APP_ROLE)
+
+
+def require_role() -> None:
+    """Try the application's role once; raises TerminalError when the database has none or the login may not be it.
+
+    A database that is away is nothing to complain about here: it may come.
+    """
+    import psycopg
+    from psycopg import sql
+
+    role = os.environ["COUNTERFOIL_DATABASE_ROLE"]
+    if not role:
+        return
+    try:
+        with psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5) as connection:
+            user = connection.info.user
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    except psycopg.errors.InvalidParameterValue as error:
+        raise TerminalError(f"The database has no role {role}; run `counterfoil migrate` on it first.") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise TerminalError(
+            f"The login {user} may not act as {role}; as the owner of the tables run: GRANT {role} TO {user};"
+        ) from error
+    except psycopg.OperationalError:
+        return
+
+
+def require_master_keys() -> None:
+    """Look at the file of master keys; raises TerminalError when it is missing, weak or open to others."""
+    from counterfoil.infrastructure.master_keys import MasterKeyFileError, check_master_keys
+
+    try:
+        check_master_keys()
+    except MasterKeyFileError as error:
+        raise TerminalError(
+            f"{str(error)[:1].upper()}{str(error)[1:]}; `counterfoil keys rotate --new` makes a good one, and"
+            " COUNTERFOIL_MASTER_KEYS_FILE names it."
+        ) from error
 
 
 def _require_listener(database_url: str, path: Path) -> None:
@@ -146,7 +204,7 @@ def set_up_django() -> None:
         django.setup()
     except ValidationError as error:
         wrong = "; ".join(
-            f"{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            ": ".join([*map(str.upper, map(str, problem["loc"][:1])), problem["msg"].removeprefix("Value error, ")])
             for problem in error.errors()
         )
         raise TerminalError(f"The settings are not right. {wrong}.") from error

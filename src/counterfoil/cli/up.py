@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 from rich.console import Console
@@ -27,8 +28,10 @@ from counterfoil.cli.service import (
     ServiceInfo,
     TerminalError,
     claim_port,
+    require_master_keys,
     service_file,
     set_up_django,
+    use_owner,
     write_private,
     write_service,
 )
@@ -37,6 +40,7 @@ from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres, Embed
 _READY_SECONDS_MAX: Final = 30
 # Longer than the web process gives to what is in flight (35 s).
 _STOP_SECONDS_MAX: Final = 40
+_KEYS_DATABASE: Final = "counterfoil_keys"
 console = Console(stderr=True, soft_wrap=True)
 
 
@@ -55,6 +59,7 @@ def up(
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         _require_free_port(port)
         stack.enter_context(claim_port("up", port))
+        given = os.environ.get("DATABASE_URL", "")
         postgres = _start_postgres(data, stack)
         _prepare_directory(data)
         _configure(data, port)
@@ -62,7 +67,8 @@ def up(
             # Whoever waits for it must not read tokens and ports of an earlier run.
             _remove(stale)
         info = _prepare_database(data, port)
-        children = [_start(stack, data, "serve", "--port", str(port)), _start(stack, data, "work")]
+        login = {"DATABASE_URL": given} if postgres is None else _application_login(postgres)
+        children = [_start(stack, data, login, "serve", "--port", str(port)), _start(stack, data, login, "work")]
         with console.status("Starting the service"):
             _wait_until_ready(children[0], port)
         stack.callback(service_file(data).unlink, missing_ok=True)
@@ -111,13 +117,26 @@ def _remove(path: Path) -> None:
 
 
 def _configure(data: Path, port: int) -> None:
-    """Set the environment of this process and its children: secret and demo mode."""
+    """Set the environment of this process and its children: secret, master keys, demo mode, place of the anchors."""
     secret = data / "secret"
     if not secret.exists() or not secret.read_text(encoding="ascii").strip():
         write_private(secret, secrets.token_urlsafe(48))
     os.environ.setdefault("COUNTERFOIL_SECRET", secret.read_text(encoding="ascii").strip())
+    keys = data.resolve() / "master.keys"
+    if "COUNTERFOIL_MASTER_KEYS_FILE" not in os.environ:
+        if not keys.exists():
+            # Imported here: the module reads settings, which are complete only now.
+            from counterfoil.infrastructure.master_keys import add_master_key
+
+            add_master_key(keys)
+        os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = str(keys)
     os.environ["COUNTERFOIL_DEMO"] = "1"
+    # Who tries the demo, or replays a year of baskets against it, is not to be slowed down.
+    os.environ.setdefault("COUNTERFOIL_LIMIT_FACTOR", "10000")
     os.environ["COUNTERFOIL_PORT"] = str(port)
+    os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
+    os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")
+    os.environ.setdefault("COUNTERFOIL_OUTBOX_DIR", str(data / "outbox"))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
@@ -126,12 +145,15 @@ def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres
     Before anything else touches `data`: as root, the launcher makes the directory so that the server's user may pass.
     """
     if os.environ.get("DATABASE_URL"):
+        use_owner()
         console.print("[green]✓[/] Using the PostgreSQL of DATABASE_URL")
         return None
     with console.status("Starting PostgreSQL") as status:
-        postgres = EmbeddedPostgres(data, on_progress=status.update)
+        postgres = EmbeddedPostgres(data, on_progress=status.update, more_databases=[_KEYS_DATABASE])
         try:
             os.environ["DATABASE_URL"] = postgres.start()
+            # Apart from the data that they open, also in a dump.
+            os.environ.setdefault("COUNTERFOIL_KEYS_URL", postgres.url_of(_KEYS_DATABASE))
         except EmbeddedPostgresError as error:
             raise TerminalError(str(error)) from error
     stack.callback(postgres.stop)
@@ -150,13 +172,13 @@ class _Started:
 def _prepare_database(data: Path, port: int) -> _Started:
     """Migrate and load the demo's catalogue and people; returns where to go and tokens for one hour."""
     set_up_django()
+    require_master_keys()
     from django import db
-    from django.conf import settings
 
     from counterfoil.cli.processes import run_migrations
     from counterfoil.demo.catalogue import load_catalogue
     from counterfoil.users.permissions import Actor, Role
-    from counterfoil.users.services import issue_token
+    from counterfoil.users.services import issue_token, read_epoch
 
     try:
         with console.status("Migrating the database") as status:
@@ -164,25 +186,39 @@ def _prepare_database(data: Path, port: int) -> _Started:
         console.print("[green]✓[/] The schema is up to date" + (f" ({applied} migrations applied)" if applied else ""))
         with console.status("Loading demo products and people") as status:
             accounts = load_catalogue(on_progress=status.update)
+        admin_token, customer_token = (
+            issue_token(Actor(user_id, role), epoch=read_epoch(user_id))
+            for user_id, role in ((accounts.admin_id, Role.ADMIN), (accounts.customer_id, Role.CUSTOMER))
+        )
     except db.OperationalError as error:
         raise TerminalError(
             f"The database cannot be used ({str(error).strip()}); check DATABASE_URL with `counterfoil doctor`."
         ) from error
     finally:
         db.connections.close_all()
+        # Only the migration and the demo data need the owner's login: no session of it stays open.
+        db.connection.close_pool()  # type: ignore[attr-defined] # of the PostgreSQL backend
     console.print("[green]✓[/] Demo products and people are loaded")
+    service = _describe(port, admin_token=admin_token, customer_token=customer_token)
+    logins = _keep_logins(data / "logins.json", accounts.passwords)
+    admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
+    return _Started(service, accounts.product_id, admin_email, logins)
+
+
+def _describe(port: int, *, admin_token: str, customer_token: str) -> ServiceInfo:
+    from django.conf import settings
+
     root = f"http://127.0.0.1:{port}"
-    service = ServiceInfo(
+    return ServiceInfo(
         api_url=f"{root}/api/v1",
         docs_url=f"{root}/docs",
         console_url=f"{root}/console/",
         database_url=settings.COUNTERFOIL.database_url,
-        admin_token=issue_token(Actor(accounts.admin_id, Role.ADMIN)),
-        customer_token=issue_token(Actor(accounts.customer_id, Role.CUSTOMER)),
+        admin_token=admin_token,
+        customer_token=customer_token,
+        keys_url=settings.COUNTERFOIL.counterfoil_keys_url,
+        master_keys_file=settings.COUNTERFOIL.counterfoil_master_keys_file,
     )
-    logins = _keep_logins(data / "logins.json", accounts.passwords)
-    admin_email = next(email for email, user_id in accounts.user_ids.items() if user_id == accounts.admin_id)
-    return _Started(service, accounts.product_id, admin_email, logins)
 
 
 def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
@@ -194,13 +230,32 @@ def _keep_logins(path: Path, created: dict[str, str]) -> dict[str, str]:
     return known
 
 
-def _start(stack: contextlib.ExitStack, data: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def _application_login(postgres: EmbeddedPostgres) -> dict[str, str]:
+    """Return the addresses at which web process and worker use our own server: with a login that owns nothing."""
+    import psycopg
+
+    from counterfoil.infrastructure.application_login import make_application_login
+
+    try:
+        url = make_application_login(os.environ["DATABASE_URL"])
+    except psycopg.Error as error:
+        raise TerminalError(f"The database refuses a login for the application: {error}") from error
+    login = {"DATABASE_URL": url}
+    if os.environ["COUNTERFOIL_KEYS_URL"] == postgres.url_of(_KEYS_DATABASE):
+        login["COUNTERFOIL_KEYS_URL"] = urlunsplit(urlsplit(url)._replace(path=f"/{_KEYS_DATABASE}"))
+    return login
+
+
+def _start(
+    stack: contextlib.ExitStack, data: Path, login: Mapping[str, str], *arguments: str
+) -> subprocess.Popen[bytes]:
     """Start one of our own processes with its log in the data directory; it is stopped when the stack unwinds."""
     log_path = data / "logs" / f"{arguments[0]}.log"
     log = stack.enter_context(log_path.open("ab"))
     # A session of its own: Ctrl-C reaches only us, and we stop the children in order.
     child = subprocess.Popen(
         [sys.executable, "-m", "counterfoil", *arguments, "--parent", str(os.getpid())],
+        env={**os.environ, **login},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -269,7 +324,7 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     password = started.logins.get(started.admin_email, "(your own password)")
     yield f"Sign in    {started.admin_email} (administrator)  {password}"
     yield f"Data       {data}"
-    yield "           logs/, logins.json (everybody's password), service.json (tokens)"
+    yield "           logs/, outbox/ (mails), logins.json (everybody's password), service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
-from counterfoil.console.cells import parse_ids, render_actor, render_amount, render_link
+from counterfoil.console.cells import (
+    parse_ids,
+    render_actor,
+    render_amount,
+    render_changes,
+    render_hash,
+    render_link,
+)
+from counterfoil.console.people import ShowsPeople, render_person, reveal
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Model]
@@ -126,22 +134,30 @@ class Movements(_MovementCells, _Rows):
 
 
 @admin.register(_model("Order"))
-class OrderPage(_Page):
+class OrderPage(ShowsPeople, _Page):
     """Orders, newest first, found by id, customer or reference."""
+
+    person_field = "user_id"
 
     list_display = ("id", "user", "status", "total", "client_reference", "created_at")
     list_filter = ("status", "created_at")
     list_select_related: ClassVar[list[str]] = ["user"]
-    search_fields = ("=id", "=user__email", "=client_reference")
+    search_fields = ("=id", "=client_reference")
     search_help_text = "An order's id, a customer's e-mail address, or a client reference."
     ordering = ("-created_at", "-id")
     fields = (
-        *("user", "total", "status", "payment_status", "fulfillment_status", "return_status"),
+        *("user", "customer", "total", "status", "payment_status", "fulfillment_status", "return_status"),
         *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
     )
-    readonly_fields = ("total",)
+    readonly_fields = ("total", "customer")
     inlines = (OrderLines, Movements)
     change_form_template = "console/order.html"
+
+    @admin.display(description="customer")
+    def customer(self, order: Any) -> str | None:
+        """Show whom the order is of; on its own page only, for a list needs no names."""
+        shown = [render_person(order.person, field) for field in ("name", "email")]
+        return ", ".join(filter(None, shown)) or None
 
     @admin.display(description="total", ordering="total_amount")
     def total(self, order: Any) -> str:
@@ -222,15 +238,47 @@ class StockMovementPage(_MovementCells, _Page):
 
 
 @admin.register(_model("User"))
-class UserPage(_Page):
-    """Accounts; the password's hash is shown to nobody."""
+class UserPage(ShowsPeople, _Page):
+    """Accounts; the password's hash is shown to nobody, and every reading of names leaves an audit entry."""
 
-    list_display = ("id", "email", "name", "role", "is_active", "created_at")
+    list_display = ("id", "email_address", "full_name", "role", "is_active", "created_at")
     list_filter = ("role", "is_active")
-    search_fields = ("=id", "=email")
-    search_help_text = "An account's id or its e-mail address."
+    search_fields = ("=id",)
+    search_help_text = "An account's id or its whole e-mail address."
     ordering = ("-id",)
-    exclude = ("password",)
+    fields = (
+        *("email_address", "full_name", "role", "is_active", "phone", "address", "version"),
+        *("created_at", "updated_at", "erased_at"),
+    )
+    readonly_fields = ("email_address", "full_name", "phone", "address")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Open what one page of the list shows."""
+        changelist = super().get_changelist_instance(request)
+        changelist.result_list = list(changelist.result_list)
+        reveal(request, changelist.result_list, self.person_field)
+        return changelist
+
+    @admin.display(description="e-mail address")
+    def email_address(self, user: Any) -> str | None:
+        """Show the address."""
+        return render_person(user.person, "email")
+
+    @admin.display(description="name")
+    def full_name(self, user: Any) -> str | None:
+        """Show the name."""
+        return render_person(user.person, "name")
+
+    @admin.display(description="phone")
+    def phone(self, user: Any) -> str | None:
+        """Show the phone number."""
+        return render_person(user.person, "phone")
+
+    @admin.display(description="address")
+    def address(self, user: Any) -> str | None:
+        """Show the postal address on one line."""
+        fields = ("address_line1", "address_line2", "postal_code", "city", "country_code")
+        return ", ".join(filter(None, (render_person(user.person, field) for field in fields))) or None
 
 
 @admin.register(_model("AuditEntry"))
@@ -238,12 +286,15 @@ class AuditPage(_Page):
     """Who changed what, newest first."""
 
     list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")
-    list_filter = ("action",)
-    search_fields = ("=target_id", "=actor", "=request_id")
+    list_filter = ("target", "action")
+    search_fields = ("=target_id", "=target_key", "=actor", "=request_id")
     search_help_text = "The id of what was changed, an actor such as user:12, or a request's id."
     ordering = ("-id",)
-    fields = ("occurred_at", "actor_link", "action", "target_link", "request_id", "reason", "changes")
-    readonly_fields = ("actor_link", "target_link")
+    fields = (
+        *("occurred_at", "actor_link", "action", "target_link", "request_id", "reason"),
+        *("changes_table", "hash_before", "hash_after", "sealed"),
+    )
+    readonly_fields = ("actor_link", "target_link", "changes_table", "hash_before", "hash_after", "sealed")
 
     @admin.display(description="actor", ordering="actor")
     def actor_link(self, entry: Any) -> str:
@@ -253,4 +304,33 @@ class AuditPage(_Page):
     @admin.display(description="target", ordering="target_id")
     def target_link(self, entry: Any) -> str:
         """Show what was changed."""
-        return render_link(entry.target, entry.target_id, f"{entry.target} {entry.target_id}")
+        named = entry.target_key or entry.target_id or "(whole table)"
+        return render_link(entry.target, entry.target_id, f"{entry.target} {named}")
+
+    @admin.display(description="changes")
+    def changes_table(self, entry: Any) -> str | None:
+        """Show each changed value before and after."""
+        return render_changes(entry.changes)
+
+    @admin.display(description="hash of the row before")
+    def hash_before(self, entry: Any) -> str | None:
+        """Show it as digits."""
+        return render_hash(entry.before_hash)
+
+    @admin.display(description="hash of the row after")
+    def hash_after(self, entry: Any) -> str | None:
+        """Show it as digits."""
+        return render_hash(entry.after_hash)
+
+    @admin.display(description="chain")
+    def sealed(self, entry: Any) -> str:
+        """Show whether the entry is chained, and in which seal."""
+        seals: Any = _model("AuditSeal")._default_manager  # noqa: SLF001 - Django's name for it
+        later = Q(last_xact__gt=entry.xact) | Q(last_xact=entry.xact, last_id__gte=entry.pk)
+        seal = seals.filter(later).order_by("number").first()
+        if seal is None or entry.pk not in seal.entry_ids:
+            # A trail that was copied from another server: its order is another one.
+            seal = seals.filter(entry_ids__contains=[entry.pk]).first()
+        if seal is None:
+            return "waits for the sealer"
+        return f"sealed at {seal.sealed_at:%Y-%m-%d %H:%M:%S} UTC, in seal {seal.number}"

@@ -11,7 +11,7 @@ from counterfoil.inventory.services import open_levels, record_receipts
 from counterfoil.products.services import NewProduct, create_products, find_product_ids
 
 # Who the audit entries and stock movements of demo data name.
-ACTOR: Final = "system:load-demo"
+ACTOR: Final = "cli:load-demo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,14 +163,14 @@ def make_hot_pool(*, size: int) -> psycopg_pool.AsyncConnectionPool[psycopg.Asyn
 
 @asynccontextmanager
 async def hot_connection(
-    pool: psycopg_pool.AsyncConnectionPool[Any],
+    pool: psycopg_pool.AsyncConnectionPool[Any], *, seconds: float = HOT_SECONDS_MAX
 ) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
     """Lend a connection (autocommit) of the hot pool; driver errors that mean "not now" leave as `Unavailable`.
 
-    The block has HOT_SECONDS_MAX. The server's own timeouts do not help when it is the server that stands still.
+    The block has `seconds`. The server's own timeouts do not help when it is the server that stands still.
     """
     try:
-        async with asyncio.timeout(HOT_SECONDS_MAX), pool.connection() as connection:
+        async with asyncio.timeout(seconds), pool.connection() as connection:
             yield connection
     except TimeoutError as error:
         raise DatabaseUnavailable from error

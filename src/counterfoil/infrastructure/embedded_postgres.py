@@ -25,7 +25,7 @@ from counterfoil.infrastructure.postgres_binaries import HOST, USER, PostgresBin
 from counterfoil.infrastructure.postgres_process import EmbeddedPostgresError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "PostgresBinaries", "find_binaries"]
@@ -55,6 +55,7 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         on_progress: Callable[[str], None] = lambda _: None,
         database: str = "counterfoil",
+        more_databases: Sequence[str] = (),
     ) -> None:
         self._data_dir = data_dir.resolve()
         self._cluster = self._data_dir / "postgres"
@@ -63,6 +64,7 @@ class EmbeddedPostgres:
         self._settings = dict(settings or {})
         self._on_progress = on_progress
         self._database = database
+        self._more_databases = tuple(more_databases)
         self._password = ""
         self._binaries: PostgresBinaries | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,8 +83,11 @@ class EmbeddedPostgres:
         """The URL to connect to, with the password: not for logs. Known once started, kept over a restart."""
         if not self._password:
             raise EmbeddedPostgresError("The embedded PostgreSQL was not started; call start() first.")
-        database = quote(self._database, safe="")
-        return f"postgresql://{USER}:{quote(self._password)}@{HOST}:{self._port}/{database}"
+        return self.url_of(self._database)
+
+    def url_of(self, database: str) -> str:
+        """Return the URL of one of the server's databases, as `url`."""
+        return f"postgresql://{USER}:{quote(self._password)}@{HOST}:{self._port}/{quote(database, safe='')}"
 
     @property
     def pid(self) -> int | None:
@@ -127,7 +132,7 @@ class EmbeddedPostgres:
             self._port = self._pick_port()
             self._create_cluster()
             self._start_server()
-            self._create_database()
+            self._create_databases()
         except (OSError, psycopg.Error) as error:
             self.stop()
             raise self._explain_system_error(error) from error
@@ -331,12 +336,13 @@ class EmbeddedPostgres:
             autocommit=True,
         )
 
-    def _create_database(self) -> None:
-        """Create the database unless it is there."""
+    def _create_databases(self) -> None:
+        """Create the databases that are not there."""
         with self._connect() as connection:
-            query = "SELECT FROM pg_database WHERE datname = %s"
-            if connection.execute(query, [self._database]).fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._database)))
+            for name in (self._database, *self._more_databases):
+                query = "SELECT FROM pg_database WHERE datname = %s"
+                if connection.execute(query, [name]).fetchone() is None:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def _put_long_log_aside(self) -> None:
         """Begin a new log when the old one is long, so that it cannot fill the disk over the years."""

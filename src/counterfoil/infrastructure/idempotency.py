@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 import psycopg
-from django.conf import settings
 from django.db import OperationalError
 
-from counterfoil.infrastructure.database import fetch_one, transaction
-from counterfoil.kernel.errors import Conflict, Invalid
+from counterfoil.infrastructure.database import fetch_one, transaction, transaction_required
+from counterfoil.infrastructure.encryption import open_seal, seal
+from counterfoil.infrastructure.key_store import FINGERPRINT, loaded_key, read_keys
+from counterfoil.kernel.errors import Conflict, Invalid, NotFound
 
 # Three days: longer than any client's retries of an order over a weekend.
 KEY_HOURS: Final = 72
@@ -40,6 +42,12 @@ class IdempotencyKeyReused(Invalid):
     code = "IDEMPOTENCY_KEY_REUSED"
 
 
+class AnswerErased(NotFound):
+    """The answer to this request was about a person whose data has been erased, and was erased with it."""
+
+    code = "ANSWER_ERASED"
+
+
 class IdempotencyInProgress(Conflict):
     """The first request with this Idempotency-Key is still running; ask again in a second."""
 
@@ -48,11 +56,17 @@ class IdempotencyInProgress(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored answer: HTTP status, body as sent, and whether it is a replay."""
+    """An answer: HTTP status, body as sent, and whether it is a replay.
+
+    An answer about a person names them as `subject`: it is stored sealed with their key and ends with it. `kept` is
+    stored instead of the body when that has something in it that is shown once, such as a new API key.
+    """
 
     status: int
     body: bytes
     replayed: bool
+    subject: UUID | None = None
+    kept: bytes | None = None
 
 
 def read_key(header: str | None) -> str | None:
@@ -67,8 +81,9 @@ def read_key(header: str | None) -> str | None:
 
 def fingerprint_request(route: str, canonical_body: bytes) -> bytes:
     """Return 32 bytes that are the same only for the same method, route, API version and canonical body."""
-    # Keyed, because a body may hold a password: its plain hash in the table could be tried against a dictionary.
-    return hmac.digest(settings.SECRET_KEY.encode(), route.encode() + b"\0v1\0" + canonical_body, "sha256")
+    # Keyed, because a body may hold a password: its plain hash in the table could be tried against a dictionary. A key
+    # of its own, loaded at start-up: the signing secret may change between a request and its retry.
+    return hmac.digest(loaded_key(FINGERPRINT), route.encode() + b"\0v1\0" + canonical_body, "sha256")
 
 
 def answer_once(
@@ -91,11 +106,18 @@ def answer_once(
 
 
 def _store_answer(principal: str, key: str, answer: Answer) -> None:
+    body, subject = answer.body if answer.kept is None else answer.kept, answer.subject
+    if subject is not None:
+        body = seal(read_keys([subject])[subject], body, place=_place(subject))
     fetch_one(
-        "UPDATE idempotency_keys SET response_status = %(status)s, response_body = %(body)s"
+        "UPDATE idempotency_keys SET response_status = %(status)s, response_body = %(body)s, subject_id = %(subject)s"
         " WHERE principal = %(principal)s AND key = %(key)s RETURNING 1",
-        {"principal": principal, "key": key, "status": answer.status, "body": answer.body},
+        {"principal": principal, "key": key, "status": answer.status, "body": body, "subject": subject},
     )
+
+
+def _place(subject: UUID) -> str:
+    return f"idempotency_keys.response_body|{subject}"
 
 
 def _claim(principal: str, key: str, fingerprint: bytes, hours: int) -> tuple[object, ...] | None:
@@ -106,7 +128,7 @@ def _claim(principal: str, key: str, fingerprint: bytes, hours: int) -> tuple[ob
             VALUES (%(principal)s, %(key)s, %(fingerprint)s, now() + make_interval(hours => %(hours)s))
             ON CONFLICT (principal, key) DO UPDATE
               SET fingerprint = excluded.fingerprint, response_status = NULL, response_body = NULL, resource_id = NULL,
-                  created_at = now(), expires_at = excluded.expires_at
+                  subject_id = NULL, created_at = now(), expires_at = excluded.expires_at
               WHERE k.expires_at <= now()
             RETURNING 1
             """,
@@ -121,7 +143,7 @@ def _claim(principal: str, key: str, fingerprint: bytes, hours: int) -> tuple[ob
 
 def _stored_answer(principal: str, key: str, fingerprint: bytes) -> Answer:
     row = fetch_one(
-        "SELECT fingerprint, response_status, response_body FROM idempotency_keys"
+        "SELECT fingerprint, response_status, response_body, subject_id FROM idempotency_keys"
         " WHERE principal = %(principal)s AND key = %(key)s",
         {"principal": principal, "key": key},
     )
@@ -129,7 +151,28 @@ def _stored_answer(principal: str, key: str, fingerprint: bytes) -> Answer:
         raise IdempotencyInProgress
     if bytes(row[0]) != fingerprint or row[2] is None:
         raise IdempotencyKeyReused
-    return Answer(status=row[1], body=bytes(row[2]), replayed=True)
+    body, subject = bytes(row[2]), row[3]
+    if subject is not None:
+        subject_key = read_keys([subject]).get(subject)
+        if subject_key is None:
+            raise AnswerErased
+        body = open_seal(subject_key, body, place=_place(subject))
+    return Answer(status=row[1], body=body, replayed=True, subject=subject)
+
+
+@transaction_required
+def delete_keys_of(*, subject: UUID, principal: str) -> int:
+    """Delete the keys used by a principal and every answer about a person; returns how many. Joins the transaction."""
+    row = fetch_one(
+        """
+        WITH gone AS (
+          DELETE FROM idempotency_keys WHERE principal = %(principal)s OR subject_id = %(subject)s RETURNING 1)
+        SELECT count(*) FROM gone
+        """,
+        {"principal": principal, "subject": subject},
+    )
+    assert row is not None
+    return int(row[0])
 
 
 def delete_expired_keys(*, limit: int) -> int:

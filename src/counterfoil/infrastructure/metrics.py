@@ -83,6 +83,27 @@ DEPENDENCY_OPENED: Final = Counter(
     "counterfoil_dependency_breaker_opened_total", "Times the breaker opened.", ["dependency"], registry=REGISTRY
 )
 _BREAKER_LEVELS: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+LIMIT_HITS: Final = Counter(
+    "counterfoil_limit_keys_total",
+    "Keys that the rate limiter counted, by the store it counted in (primary, strict, memory).",
+    ["store"],
+    registry=REGISTRY,
+)
+LIMIT_STORE_FAILURES: Final = Counter(
+    "counterfoil_limit_store_failures_total",
+    "Times a store of the rate limiter did not answer, by store; it falls back to the next one.",
+    ["store"],
+    registry=REGISTRY,
+)
+LIMIT_REFUSALS: Final = Counter(
+    "counterfoil_limit_refusals_total", "Requests answered 429, by class of route.", ["class"], registry=REGISTRY
+)
+AUDIT_UNSEALED_ENTRIES: Final = Gauge(
+    "counterfoil_audit_unsealed_entries", "Audit entries that are not chained yet.", registry=REGISTRY
+)
+AUDIT_UNSEALED_SECONDS: Final = Gauge(
+    "counterfoil_audit_unsealed_seconds", "Age of the oldest audit entry that is not chained yet.", registry=REGISTRY
+)
 
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time
@@ -150,6 +171,18 @@ class DependencyMetrics:
         DEPENDENCY_BREAKER.labels(self._dependency).set(_BREAKER_LEVELS[state])
         if state is BreakerState.OPEN:
             DEPENDENCY_OPENED.labels(self._dependency).inc()
+
+
+class LimiterMetrics:
+    """Counts what the rate limiter tells (the LimiterObserver of `infrastructure.rate_limiter`)."""
+
+    def limits_counted(self, *, hits: int, store: str) -> None:
+        """Record a batch."""
+        LIMIT_HITS.labels(store).inc(hits)
+
+    def store_failed(self, *, store: str) -> None:
+        """Record a store that is away."""
+        LIMIT_STORE_FAILURES.labels(store).inc()
 
 
 def render_metrics() -> bytes:

@@ -1,4 +1,4 @@
-"""Events and audit entries written with the change they tell of."""
+"""Events written with the change they tell of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.postgres.functions import TransactionNow
-from psycopg.types.json import Jsonb
 
-from counterfoil.infrastructure.database import fetch_all, transaction_required
+from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.models import OutboxEvent
 from counterfoil.kernel.ids import new_uuid7
 
@@ -42,35 +41,4 @@ def append_events(events: Sequence[NewEvent], *, actor: str, cause: str) -> None
             occurred_at=TransactionNow(),
         )
         for event in events
-    )
-
-
-@transaction_required
-def append_audit(
-    *,
-    actor: str,
-    action: str,
-    target: str,
-    target_ids: Sequence[int],
-    request_id: str,
-    reason: str = "",
-    changes: dict[str, Any] | None = None,
-) -> None:
-    """Append one audit entry per target in one statement. Joins the open transaction of the change itself."""
-    # Not through the model: for the thousands of targets of a bulk load its objects cost ten times the insert.
-    fetch_all(
-        """
-        INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id, reason, changes)
-        SELECT now(), %(actor)s, %(action)s, %(target)s, target_id, %(request)s, %(reason)s, %(changes)s::jsonb
-        FROM unnest(%(targets)s::bigint[]) AS target_id
-        """,
-        {
-            "actor": actor,
-            "action": action,
-            "target": target,
-            "request": request_id,
-            "reason": reason,
-            "changes": None if changes is None else Jsonb(changes),
-            "targets": list(target_ids),
-        },
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
-from counterfoil.infrastructure.outbox import append_audit
 from counterfoil.inventory import repositories
 from counterfoil.inventory.errors import StockTooLow
 from counterfoil.inventory.models import MovementKind
@@ -74,21 +74,13 @@ def record_movement(
     Joins the open transaction. Raises StockTooLow when it would take what is already promised.
     """
     assert kind in MANUAL_KINDS, kind
+    declare_change(actor=actor, action=f"stock.{kind}", request_id=request_id, reason=reason)
     level = repositories.lock_levels([product_id])[product_id]
     after = level.available + quantity
     if level.on_hand + quantity < 0 or (quantity < 0 and after < 0 and not level.allow_backorder):
         raise StockTooLow(product_id=product_id, available=level.available, requested=-quantity)
     movement = Movement(product_id, kind, on_hand_delta=quantity)
     repositories.apply_movements([movement], actor=actor, reason=reason)
-    append_audit(
-        actor=actor,
-        action=f"stock.{kind}",
-        target="product",
-        target_ids=[product_id],
-        request_id=request_id,
-        reason=reason,
-        changes={"on_hand": [level.on_hand, level.on_hand + quantity]},
-    )
     changed = repositories.read_level(product_id)
     assert changed is not None, product_id
     return changed
@@ -103,6 +95,7 @@ def record_receipts(received: Mapping[int, int], *, reason: str, actor: str, req
     assert all(quantity > 0 for quantity in received.values()), "a receipt adds at least one unit"
     if not received:
         return
+    declare_change(actor=actor, action=f"stock.{MovementKind.RECEIPT}", request_id=request_id, reason=reason)
     product_ids = sorted(received)
     levels = repositories.lock_levels(product_ids)
     assert len(levels) == len(product_ids), "every received product has its books open"
@@ -110,14 +103,6 @@ def record_receipts(received: Mapping[int, int], *, reason: str, actor: str, req
         Movement(product_id, MovementKind.RECEIPT, on_hand_delta=received[product_id]) for product_id in product_ids
     ]
     repositories.apply_movements(movements, actor=actor, reason=reason)
-    append_audit(
-        actor=actor,
-        action=f"stock.{MovementKind.RECEIPT}",
-        target="product",
-        target_ids=product_ids,
-        request_id=request_id,
-        reason=reason,
-    )
 
 
 @transaction_required

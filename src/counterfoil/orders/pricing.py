@@ -67,7 +67,7 @@ def decide_order(
 ) -> PricedOrder | DomainError:
     """Decide one order and take its stock out of `available` when it can be placed; otherwise say why not.
 
-    The reference for place_orders_v1(), which applies the same decision to a whole batch in arrival order.
+    The reference for place_orders_v2(), which applies the same decision to a whole batch in arrival order.
     """
     try:
         priced = price_order(lines, offers)

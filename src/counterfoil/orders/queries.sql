@@ -1,6 +1,6 @@
 -- name: place_orders
--- One batch; the decision and the writes are in place_orders_v1 (migrations/sql/place_orders_v1.sql).
-SELECT n, outcome, order_id, facts FROM place_orders_v1(
+-- One batch; the decision and the writes are in place_orders_v2 (migrations/sql/place_orders_v2.sql).
+SELECT n, outcome, order_id, facts FROM place_orders_v2(
   %(users)s::bigint[], %(actors)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(requests)s::text[],
   %(references)s::text[], %(events)s::uuid[], %(line_orders)s::integer[], %(line_products)s::bigint[],
   %(line_quantities)s::integer[], %(hold_seconds)s::integer, %(key_hours)s::integer, %(total_max)s::numeric);
@@ -27,6 +27,12 @@ FROM outbox_events e JOIN orders o ON o.id = e.aggregate_id
 WHERE e.aggregate = 'order' AND e.aggregate_id = %(order_id)s
   AND (%(owner)s::bigint IS NULL OR o.user_id = %(owner)s)
 ORDER BY e.seq;
+
+-- name: read_timelines
+-- Every event of these orders, each order's oldest first.
+SELECT e.aggregate_id, e.seq, e.type, e.occurred_at, e.actor, e.cause, e.payload::text
+FROM outbox_events e WHERE e.aggregate = 'order' AND e.aggregate_id = ANY (%(order_ids)s)
+ORDER BY e.aggregate_id, e.seq;
 
 -- name: lock_order
 -- Only the lock: the order is read by the next statement, whose snapshot is younger than the wait for it.

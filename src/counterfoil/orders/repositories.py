@@ -38,6 +38,13 @@ _READ_ONE: Final = QUERIES["read_orders"].format(
 )
 _READ_MANY: Final = QUERIES["read_orders"].format(where="o.id = ANY (%(order_ids)s)", tail="ORDER BY o.id")
 
+_READ_UNFINISHED: Final = QUERIES["read_orders"].format(
+    where="o.user_id = %(user_id)s AND o.status IN ('draft', 'created', 'confirmed')", tail="ORDER BY o.id"
+)
+_READ_OF: Final = QUERIES["read_orders"].format(
+    where="o.user_id = %(user_id)s AND o.id > %(after)s", tail="ORDER BY o.id LIMIT %(limit)s"
+)
+
 
 # ---------------------------------------------------------------- hot path
 async def run_place_orders(
@@ -250,6 +257,27 @@ def client_reference_guard() -> Iterator[None]:
 def read_orders(order_ids: Sequence[int]) -> list[OrderView]:
     """Return these orders on Django's connection, by id; unknown ones are left out."""
     return [_view(row) for row in fetch_all(_READ_MANY, {"order_ids": list(order_ids)})]
+
+
+def read_unfinished(user_id: int) -> list[OrderView]:
+    """Return a user's orders that are not at their end: drafts, placed ones whose time has not run out, confirmed."""
+    views = [_view(row) for row in fetch_all(_READ_UNFINISHED, {"user_id": user_id})]
+    return [view for view in views if view.status is not OrderStatus.EXPIRED]
+
+
+def read_orders_of(user_id: int, *, after: int, limit: int) -> list[OrderView]:
+    """Return up to `limit` orders of a user by id, above `after`."""
+    return [_view(row) for row in fetch_all(_READ_OF, {"user_id": user_id, "after": after, "limit": limit})]
+
+
+def read_timelines(order_ids: Sequence[int]) -> dict[int, list[TimelineEntry]]:
+    """Return the events of these orders, oldest first, by order."""
+    found: dict[int, list[TimelineEntry]] = {order_id: [] for order_id in order_ids}
+    for order_id, seq, kind, at, actor, cause, payload in fetch_all(
+        QUERIES["read_timelines"], {"order_ids": list(order_ids)}
+    ):
+        found[order_id].append(TimelineEntry(seq, kind, at, actor, cause, _facts.decode(payload)))
+    return found
 
 
 @transaction_required

@@ -8,8 +8,9 @@ from datetime import datetime
 
 import msgspec
 
+from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import hot_connection, transaction, transaction_required
-from counterfoil.infrastructure.outbox import NewEvent, append_audit, append_events
+from counterfoil.infrastructure.outbox import NewEvent, append_events
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
@@ -25,20 +26,23 @@ from counterfoil.orders.repositories import HotPool, OrderFilter
 from counterfoil.orders.states import BEGINNINGS, OrderAction, OrderStatus, Transition, allowed_actions, find_transition
 from counterfoil.products import services as products
 from counterfoil.users import services as users
-from counterfoil.users.permissions import ON_BEHALF, Actor, owner_filter, require_role
+from counterfoil.users.permissions import Actor, Permission, Role, owner_filter, require
 
 __all__ = [
     "HotPath",
     "OrderFilter",
     "cancel_order",
+    "discard_drafts",
     "draft_order",
     "expire_orders",
+    "find_open_orders",
     "get_order",
     "get_order_as_of",
     "get_timeline",
     "list_orders",
     "place_draft",
     "place_order",
+    "read_history",
     "update_order",
 ]
 
@@ -55,8 +59,9 @@ class HotPath:
 async def place_order(hot: HotPath, command: PlaceOrder, *, actor: Actor) -> PlacedOrder:
     """Place one order: price it, take its stock, store it; durable when this returns.
 
-    Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ValidationFailed,
-    InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before anything was done.
+    Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ScopeMissing,
+    ValidationFailed, InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before
+    anything was done.
     """
     _require_may_order_for(command.user_id, actor)
     return await hot.intake.submit(command)
@@ -99,14 +104,18 @@ async def get_order_as_of(hot: HotPath, order_id: int, instant: datetime, *, act
 def draft_order(
     *, user_id: int, lines: Sequence[OrderLine], client_reference: str | None, actor: Actor, trace: Trace
 ) -> OrderView:
-    """Save a draft: priced for now, no stock. Joins the open transaction. Raises ValidationFailed, RoleMissing."""
+    """Save a draft: priced for now, no stock. Joins the open transaction.
+
+    Raises ValidationFailed, RoleMissing, ScopeMissing.
+    """
     _require_may_order_for(user_id, actor)
+    _declare("order.draft", trace)
     if not users.is_active(user_id):
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
     priced = pricing.price_order(lines, _offers(lines))
     with repositories.client_reference_guard():
         order_id = repositories.insert_draft(user_id=user_id, priced=priced, client_reference=client_reference)
-    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], "order.draft", trace)
+    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], trace)
 
 
 @transaction_required
@@ -115,13 +124,14 @@ def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, 
 
     Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, InsufficientInventory.
     """
+    _declare("order.place", trace)
     before, step = _lock_for(order_id, OrderAction.PLACE, etag, actor)
     lines = [OrderLine(item.product_id, item.quantity, n) for n, item in enumerate(before.facts.items)]
     priced = pricing.price_order(lines, _offers(lines))
     _reserve_difference(before, lines, trace.principal)
     repositories.replace_items(order_id, priced)
     _write(before, step, priced.total, before.facts.client_reference, hold_seconds)
-    return _record_event(order_id, step.event, "order.place", trace)
+    return _record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -141,6 +151,7 @@ def update_order(
     priced as of now. Stock changes
     by the difference. Raises as `place_draft`.
     """
+    _declare("order.update", trace)
     before, step = _lock_for(order_id, OrderAction.UPDATE, etag, actor)
     total = Money(before.facts.total_minor, before.facts.currency)
     if lines is not None:
@@ -150,7 +161,7 @@ def update_order(
         repositories.replace_items(order_id, priced)
         total = priced.total
     _write(before, step, total, client_reference or before.facts.client_reference, hold_seconds)
-    return _record_event(order_id, step.event, "order.update", trace)
+    return _record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -165,10 +176,31 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
         return before
     action = OrderAction.DISCARD if before.status is OrderStatus.DRAFT else OrderAction.CANCEL
     step = _require_transition(before, action)
+    _declare(f"order.{action}", trace)
     if before.status is OrderStatus.CREATED:
         _release([before], actor=trace.principal, reason="cancelled")
     _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
-    return _record_event(order_id, step.event, f"order.{action}", trace)
+    return _record_event(order_id, step.event, trace)
+
+
+def find_open_orders(user_id: int) -> list[OrderView]:
+    """Return a user's placed orders that are not at their end yet, by id."""
+    return [view for view in repositories.read_unfinished(user_id) if view.status is not OrderStatus.DRAFT]
+
+
+@transaction_required
+def discard_drafts(user_id: int, *, trace: Trace) -> None:
+    """Discard every draft of a user. Joins the open transaction."""
+    for view in repositories.read_unfinished(user_id):
+        if view.status is OrderStatus.DRAFT:
+            cancel_order(view.facts.order_id, etag=None, actor=Actor(user_id, Role.CUSTOMER), trace=trace)
+
+
+def read_history(user_id: int, *, after: int, limit: int) -> list[tuple[OrderView, list[TimelineEntry]]]:
+    """Return up to `limit` orders of a user by id, above `after`, each with its events, oldest first."""
+    views = repositories.read_orders_of(user_id, after=after, limit=limit)
+    timelines = repositories.read_timelines([view.facts.order_id for view in views])
+    return [(view, timelines[view.facts.order_id]) for view in views]
 
 
 def expire_orders(*, limit: int, trace: Trace) -> int:
@@ -179,20 +211,21 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
     step = find_transition(OrderStatus.CREATED, OrderAction.EXPIRE)
     assert step is not None
     with transaction():
+        _declare("order.expire", trace)
         order_ids = repositories.lock_expired(limit=limit)
         expired = repositories.read_orders(order_ids)
         if not expired:
             return 0
         _release(expired, actor=trace.principal, reason="expired")
         repositories.mark_expired(order_ids)
-        _record_events(repositories.read_orders(order_ids), step.event, "order.expire", trace)
+        _record_events(repositories.read_orders(order_ids), step.event, trace)
         return len(expired)
 
 
 # ---------------------------------------------------------------- steps
 def _require_may_order_for(user_id: int, actor: Actor) -> None:
     if user_id != actor.user_id:
-        require_role(actor, ON_BEHALF)
+        require(actor, Permission.ORDERS_EVERYBODY)
 
 
 def _lock(order_id: int, etag: str | None, actor: Actor) -> OrderView:
@@ -263,13 +296,17 @@ def _write(before: OrderView, step: Transition, total: Money, reference: str | N
         )
 
 
-def _record_event(order_id: int, event_type: str, action: str, trace: Trace) -> OrderView:
+def _declare(action: str, trace: Trace) -> None:
+    declare_change(actor=trace.principal, action=action, request_id=trace.request_id)
+
+
+def _record_event(order_id: int, event_type: str, trace: Trace) -> OrderView:
     [view] = repositories.read_orders([order_id])
-    _record_events([view], event_type, action, trace)
+    _record_events([view], event_type, trace)
     return view
 
 
-def _record_events(views: Sequence[OrderView], event_type: str, action: str, trace: Trace) -> None:
+def _record_events(views: Sequence[OrderView], event_type: str, trace: Trace) -> None:
     append_events(
         [
             NewEvent("order", view.facts.order_id, view.facts.version, event_type, msgspec.to_builtins(view.facts))
@@ -277,11 +314,4 @@ def _record_events(views: Sequence[OrderView], event_type: str, action: str, tra
         ],
         actor=trace.principal,
         cause=trace.request_id,
-    )
-    append_audit(
-        actor=trace.principal,
-        action=action,
-        target="order",
-        target_ids=[view.facts.order_id for view in views],
-        request_id=trace.request_id,
     )

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from django.db import IntegrityError
 
+from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
-from counterfoil.infrastructure.outbox import append_audit
 from counterfoil.kernel.money import Money
 from counterfoil.products import repositories
 from counterfoil.products.errors import ProductChanged, ProductNotFound, SkuTaken
@@ -70,6 +70,7 @@ def create_product(
     request_id: str,
 ) -> ProductRecord:
     """Create a product. Joins the open transaction. Raises SkuTaken."""
+    declare_change(actor=actor, action="product.create", request_id=request_id)
     product = repositories.insert_product(
         sku=sku,
         name=name,
@@ -81,7 +82,6 @@ def create_product(
     )
     if product is None:
         raise SkuTaken(sku=sku)
-    _audit("product.create", product.id, actor, request_id, {"created": _plain(product)})
     return product
 
 
@@ -91,16 +91,8 @@ def create_products(products: Sequence[NewProduct], *, actor: str, request_id: s
 
     Joins the open transaction. Taken SKUs are left as they are, so a load that was interrupted can be repeated.
     """
-    created = repositories.insert_products(products)
-    append_audit(
-        actor=actor,
-        action="product.create",
-        target="product",
-        target_ids=list(created.values()),
-        request_id=request_id,
-        reason=reason,
-    )
-    return created
+    declare_change(actor=actor, action="product.create", request_id=request_id, reason=reason)
+    return repositories.insert_products(products)
 
 
 @transaction_required
@@ -111,19 +103,18 @@ def replace_product(
 
     Raises ProductNotFound, SkuTaken, and ProductChanged when `etag` is given and no longer true.
     """
+    declare_change(actor=actor, action="product.update", request_id=request_id)
     before = repositories.read_product(product_id, include_inactive=True, lock=True)
     if before is None:
         raise ProductNotFound
     if etag is not None and etag != before.etag:
         raise ProductChanged
     try:
-        after = repositories.update_product(dataclasses.replace(before, **new_values))
+        return repositories.update_product(dataclasses.replace(before, **new_values))
     except IntegrityError as error:
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise SkuTaken(sku=new_values["sku"]) from error
         raise
-    _audit("product.update", product_id, actor, request_id, {"before": _plain(before), "after": _plain(after)})
-    return after
 
 
 @transaction_required
@@ -132,27 +123,10 @@ def delete_product(product_id: int, *, etag: str | None, actor: str, request_id:
 
     Raises ProductNotFound, also for the second time, and ProductChanged as above.
     """
+    declare_change(actor=actor, action="product.delete", request_id=request_id)
     before = repositories.read_product(product_id, include_inactive=True, lock=True)
     if before is None:
         raise ProductNotFound
     if etag is not None and etag != before.etag:
         raise ProductChanged
     repositories.delete_product(product_id)
-    _audit("product.delete", product_id, actor, request_id, {"before": _plain(before)})
-
-
-def _audit(action: str, product_id: int, actor: str, request_id: str, changes: dict[str, Any]) -> None:
-    append_audit(
-        actor=actor, action=action, target="product", target_ids=[product_id], request_id=request_id, changes=changes
-    )
-
-
-def _plain(product: ProductRecord) -> dict[str, Any]:
-    return {
-        "sku": product.sku,
-        "name": product.name,
-        "category": product.category,
-        "price": str(product.price),
-        "active": product.active,
-        "version": product.version,
-    }

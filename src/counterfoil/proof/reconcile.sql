@@ -196,13 +196,16 @@ GROUP BY resource_id
 HAVING count(*) > 1;
 
 -- name: every_event_has_its_audit_entry
--- As many entries as events for each order, actor and request, in both directions.
+-- As many entries as events for each order, actor and request, in both directions. Rows of orders that somebody changed
+-- in the database itself (db:login) have an entry and no event: what they broke is told by the other checks. Looking at
+-- an order is an entry without an event, too.
 SELECT order_id, actor, request_id, sum(events) AS expected, sum(entries) AS found
 FROM (
   SELECT aggregate_id AS order_id, actor, cause AS request_id, 1 AS events, 0 AS entries
   FROM outbox_events WHERE aggregate = 'order'
   UNION ALL
-  SELECT target_id, actor, request_id, 0, 1 FROM audit_entries WHERE target = 'order'
+  SELECT target_id, actor, request_id, 0, 1 FROM audit_entries
+  WHERE target = 'order' AND actor NOT LIKE 'db:%%' AND action NOT LIKE '%%.read'
 ) AS both_sides
 GROUP BY order_id, actor, request_id
 HAVING sum(events) <> sum(entries);

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from counterfoil.kernel.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from counterfoil.kernel.errors import Conflict, Forbidden, Invalid, LimitExceeded, NotFound, Unauthenticated
 
 
 class CredentialsMissing(Unauthenticated):
-    """Send an access token in the header `Authorization: Bearer …`; POST /api/v1/auth/token issues one."""
+    """Send an access token (POST /api/v1/auth/token issues one) or an API key as `Authorization: Bearer …`."""
 
     code = "CREDENTIALS_MISSING"
 
@@ -45,3 +45,45 @@ class UserChanged(Conflict):
     """The account has changed since you read it; read it again and repeat your change with the new ETag."""
 
     code = "USER_CHANGED"
+
+
+class TooManyAttempts(LimitExceeded):
+    """Too many attempts to sign in; try again in {retry_after_seconds} seconds."""
+
+    code = "TOO_MANY_ATTEMPTS"
+
+
+class ScopeMissing(Forbidden):
+    """This API key does not have the scope {scope}."""
+
+    code = "SCOPE_MISSING"
+
+
+class SignInRequired(Forbidden):
+    """An API key may not do this, whatever its scopes; sign in with a password."""
+
+    code = "SIGN_IN_REQUIRED"
+
+
+class ApiKeyInvalid(Unauthenticated):
+    """The API key is not known, has expired or was revoked."""
+
+    code = "API_KEY_INVALID"
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
+
+    code = "API_KEY_NOT_FOUND"
+
+
+class RefreshTokenInvalid(Unauthenticated):
+    """The refresh token is not valid, has expired or was used before; sign in again."""
+
+    code = "REFRESH_TOKEN_INVALID"
+
+
+class OneTimeTokenInvalid(Invalid):
+    """This link is not valid, has expired, was used before or was replaced by a newer one; ask for another."""
+
+    code = "ONE_TIME_TOKEN_INVALID"

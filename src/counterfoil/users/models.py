@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models.functions import Now
 
@@ -14,16 +16,26 @@ _ROLES = [role.value for role in Role]
 
 
 class User(AbstractBaseUser):
-    """An account: somebody who signs in or a program that does."""
+    """An account: somebody who signs in or a program that does.
+
+    What tells who it is, is sealed with the key of `subject_id`; `email_index` finds and tells addresses apart.
+    """
 
     id = models.BigAutoField(primary_key=True)
-    email = models.CharField(max_length=255, unique=True)
-    name = models.CharField(max_length=255)
+    subject_id = models.UUIDField(unique=True, db_default=RandomUUID())
+    email = models.BinaryField(null=True)
+    email_index = models.BinaryField(null=True, unique=True)
+    name = models.BinaryField(null=True)
     role = models.CharField(max_length=20, choices=[(role, role) for role in _ROLES], db_default=Role.CUSTOMER)
     is_active = models.BooleanField(default=True, db_default=True)
     version = models.IntegerField(db_default=1)
+    # Raised by a trigger with every change of password, role or activity: older access tokens end.
+    token_epoch = models.IntegerField(db_default=0)
+    email_confirmed_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
+    erased_at = models.DateTimeField(null=True)
+    last_login = None  # signing in to the console is no change of the account
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = ["name"]
@@ -35,14 +47,37 @@ class User(AbstractBaseUser):
         constraints = [
             models.CheckConstraint(condition=models.Q(role__in=_ROLES), name="ck_users_role"),
             models.CheckConstraint(
-                condition=models.Q(email=models.functions.Lower("email")), name="ck_users_email_lower"
+                condition=models.Q(email__isnull=True, email_index__isnull=True)
+                | models.Q(email__isnull=False, email_index__isnull=False),
+                name="ck_users_email_index",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(erased_at__isnull=True)
+                | models.Q(email__isnull=True, name__isnull=True, is_active=False),
+                name="ck_users_erased",
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"user:{self.pk}"
+
+    def get_username(self) -> str:
+        """Return what Django calls this account by: its number, for the address is sealed."""
+        return str(self)
 
     @property
     def is_staff(self) -> bool:
         """Tell Django's console whether this account may sign in there."""
         return self.role in STAFF
+
+    def get_session_auth_hash(self) -> str:
+        """Tie a session of the console to the epoch too: whatever ends access tokens ends it."""
+        return f"{super().get_session_auth_hash()}-{self.token_epoch}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        """Yield what a session signed with an older secret is tied to."""
+        for known in super().get_session_auth_fallback_hash():
+            yield f"{known}-{self.token_epoch}"
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
         """Let staff view everything in the console and change nothing: changes go through the services."""
@@ -54,15 +89,15 @@ class User(AbstractBaseUser):
 
 
 class Profile(models.Model):
-    """How to reach a person; apart from the account so that it can be erased on its own."""
+    """How to reach a person, sealed as the account's own fields are; empty where unknown."""
 
     user = models.OneToOneField("counterfoil.User", on_delete=models.CASCADE, primary_key=True)
-    phone = models.CharField(max_length=32, db_default="")
-    address_line1 = models.CharField(max_length=255, db_default="")
-    address_line2 = models.CharField(max_length=255, db_default="")
-    postal_code = models.CharField(max_length=20, db_default="")
-    city = models.CharField(max_length=120, db_default="")
-    country_code = models.CharField(max_length=2, db_default="")
+    phone = models.BinaryField(null=True)
+    address_line1 = models.BinaryField(null=True)
+    address_line2 = models.BinaryField(null=True)
+    postal_code = models.BinaryField(null=True)
+    city = models.BinaryField(null=True)
+    country_code = models.BinaryField(null=True)
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -1,57 +1,48 @@
-"""People: sign in, register, read and change accounts and profiles."""
+"""People: register, read and change accounts and profiles."""
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
 
 import psycopg
 from django.conf import settings
-from django.contrib.auth.hashers import check_password, make_password
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError
 
+from counterfoil.infrastructure.audit import append_entry, declare_change
 from counterfoil.infrastructure.database import transaction_required
-from counterfoil.infrastructure.outbox import append_audit
-from counterfoil.kernel.errors import ServiceUnavailable, ValidationFailed
-from counterfoil.users import repositories, tokens
-from counterfoil.users.errors import EmailTaken, LoginFailed, UserChanged, UserNotFound
+from counterfoil.infrastructure.key_store import blind_index
+from counterfoil.users import access_repositories, repositories, tokens
+from counterfoil.users.errors import EmailTaken, UserChanged, UserNotFound
+from counterfoil.users.passwords import hash_password
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
-from counterfoil.users.tokens import TOKEN_SECONDS
 
 __all__ = [
-    "TOKEN_SECONDS",
     "NewUser",
     "ProfileRecord",
     "UserRecord",
-    "authenticate",
     "create_user",
     "create_users",
+    "find_by_subjects",
+    "find_erased",
     "find_user",
     "find_user_ids",
+    "forget_person",
+    "inspect_page",
+    "inspect_user",
+    "inspect_users",
     "is_active",
     "issue_token",
-    "list_users",
+    "lock_account",
     "normalise_email",
-    "sign_in",
+    "read_epoch",
+    "registration_principal",
+    "revoke_access",
     "update_user",
 ]
-
-
-# Hashed when no account matches, so that a wrong address takes as long as a wrong password.
-@functools.cache  # made when first needed: hashing takes 100 MB, which a worker never needs
-def _unknown_hash() -> str:
-    return make_password("nobody has this password")
-
-
-# Argon2 takes 100 MB and a core each time. More at once would take memory and threads from everybody else.
-_HASHING: Final = threading.BoundedSemaphore(2)
-_HASHING_SECONDS_MAX: Final = 1.0
 
 
 def normalise_email(email: str) -> str:
@@ -66,27 +57,14 @@ def normalise_email(email: str) -> str:
     return f"{local}@{domain}"
 
 
-def sign_in(*, email: str, password: str) -> str:
-    """Return an access token for one hour; raises LoginFailed, which does not tell what was wrong."""
-    try:
-        found = repositories.read_credentials(normalise_email(email))
-    except ValueError:
-        found = None
-    with _hashing():
-        right = check_password(password, found[1] if found else _unknown_hash())
-    if not right or found is None:
-        raise LoginFailed
-    return tokens.issue_token(Actor(found[0].id, found[0].role), secret=settings.SECRET_KEY)
-
-
-def issue_token(actor: Actor) -> str:
+def issue_token(actor: Actor, *, epoch: int = 0) -> str:
     """Return an access token for one hour without asking for a password; for the terminal of the demo."""
-    return tokens.issue_token(actor, secret=settings.SECRET_KEY)
+    return tokens.issue_token(actor, secret=settings.SECRET_KEY, epoch=epoch)
 
 
-def authenticate(token: str) -> Actor:
-    """Return the account an access token belongs to; raises TokenInvalid. No database access."""
-    return tokens.verify_token(token, secret=settings.SECRET_KEY)
+def read_epoch(user_id: int) -> int:
+    """Return the epoch that a new access token of this account carries."""
+    return access_repositories.read_epoch(user_id)
 
 
 def find_user(user_id: int) -> UserRecord:
@@ -95,6 +73,11 @@ def find_user(user_id: int) -> UserRecord:
     if user is None:
         raise UserNotFound
     return user
+
+
+def registration_principal(email: str) -> str:
+    """Return the scope of idempotency keys of somebody without an account: the index of the canonical address."""
+    return f"email:{blind_index(email)[:16].hex()}"
 
 
 def find_user_ids(emails: Sequence[str]) -> dict[str, int]:
@@ -107,29 +90,55 @@ def is_active(user_id: int) -> bool:
     return repositories.is_active(user_id)
 
 
-def list_users(*, after: int, limit: int) -> list[UserRecord]:
-    """Return up to `limit` accounts in the order of their ids, above `after`."""
-    return repositories.read_page(after=after, limit=limit)
+@transaction_required
+def inspect_user(user_id: int, *, actor: str, request_id: str) -> UserRecord:
+    """Return one account to somebody of the staff, and record who has read it. Raises UserNotFound."""
+    user = find_user(user_id)
+    _record_reading([user], actor=actor, request_id=request_id)
+    return user
+
+
+@transaction_required
+def inspect_users(user_ids: Sequence[int], *, actor: str, request_id: str) -> list[UserRecord]:
+    """Return these accounts to somebody of the staff, by id, and record who has read them."""
+    found = repositories.read_users(user_ids)
+    _record_reading(found, actor=actor, request_id=request_id)
+    return found
+
+
+@transaction_required
+def inspect_page(*, after: int, limit: int, actor: str, request_id: str) -> tuple[list[UserRecord], bool]:
+    """Return up to `limit` accounts by id above `after`, and whether there are more; record who has read them."""
+    found = repositories.read_page(after=after, limit=limit + 1)
+    _record_reading(found[:limit], actor=actor, request_id=request_id)
+    return found[:limit], len(found) > limit
+
+
+def _record_reading(users: Sequence[UserRecord], *, actor: str, request_id: str) -> None:
+    """Leave one entry for all that one request has read: it stands at the first of them and names all."""
+    if users:
+        append_entry(
+            actor=actor,
+            action="user.read",
+            target="user",
+            target_id=users[0].id,
+            request_id=request_id,
+            changes={"users": [user.id for user in users]},
+        )
 
 
 @transaction_required
 def create_user(*, email: str, name: str, password: str, role: Role, actor: str, request_id: str) -> UserRecord:
     """Create an account. Joins the open transaction. Raises EmailTaken, or ValidationFailed for a weak password."""
+    # Whoever registers has no number yet; the entry's target is theirs.
+    declare_change(actor=actor or "anonymous", action="user.create", request_id=request_id)
+    password_hash = hash_password(password, email=email, name=name)
     try:
-        user = repositories.insert_user(email=email, name=name, role=role, password_hash=_hash_password(password))
+        return repositories.insert_user(email=email, name=name, role=role, password_hash=password_hash)
     except IntegrityError as error:
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise EmailTaken from error
         raise
-    append_audit(
-        actor=actor or f"user:{user.id}",
-        action="user.create",
-        target="user",
-        target_ids=[user.id],
-        request_id=request_id,
-        changes={"role": role.value},
-    )
-    return user
 
 
 @transaction_required
@@ -139,16 +148,8 @@ def create_users(users: Sequence[NewUser], *, actor: str, request_id: str, reaso
     Joins the open transaction. They have no password: nobody can sign in until one is set.
     """
     assert all(user.email == normalise_email(user.email) for user in users), "addresses are canonical"
-    created = repositories.insert_users(users, password_hash=make_password(None))
-    append_audit(
-        actor=actor,
-        action="user.create",
-        target="user",
-        target_ids=list(created.values()),
-        request_id=request_id,
-        reason=reason,
-    )
-    return created
+    declare_change(actor=actor, action="user.create", request_id=request_id, reason=reason)
+    return repositories.insert_users(users, password_hash=make_password(None))
 
 
 @transaction_required
@@ -165,41 +166,49 @@ def update_user(
 
     Raises UserNotFound, UserChanged when `etag` is given and no longer true, ValidationFailed for a weak password.
     """
+    declare_change(actor=actor, action="user.update", request_id=request_id)
     before = repositories.lock_user(user_id)
-    if before is None:
+    if before is None or before.erased_at is not None:
         raise UserNotFound
     if etag is not None and etag != before.etag:
         raise UserChanged
     written = dict(values)
     if "password" in written:
-        written["password"] = _hash_password(written["password"])
-    after = repositories.update_user(user_id, written, profile)
-    append_audit(
-        actor=actor,
-        action="user.update",
-        target="user",
-        target_ids=[user_id],
-        request_id=request_id,
-        # Names of what changed, never the values: the audit outlives an erasure.
-        changes={"fields": sorted([*values, *(["profile"] if profile else [])])},
-    )
-    return after
+        name = written.get("name", before.name)
+        written["password"] = hash_password(written["password"], email=before.email, name=name)
+    return repositories.update_user(user_id, written, profile)
 
 
-def _hash_password(password: str) -> str:
-    try:
-        validate_password(password)
-    except ValidationError as error:
-        raise ValidationFailed([{"field": "password", "message": " ".join(error.messages)}]) from error
-    with _hashing():
-        return make_password(password)
+# ---------------------------------------------------------------- leaving
+@transaction_required
+def lock_account(user_id: int) -> None:
+    """Lock an account until the end of the open transaction. Raises UserNotFound."""
+    if not repositories.lock_account(user_id):
+        raise UserNotFound
 
 
-@contextmanager
-def _hashing() -> Iterator[None]:
-    if not _HASHING.acquire(timeout=_HASHING_SECONDS_MAX):
-        raise ServiceUnavailable
-    try:
-        yield
-    finally:
-        _HASHING.release()
+@transaction_required
+def revoke_access(user_id: int, *, actor: str, request_id: str, reason: str) -> None:
+    """Close an account: no sign-in, no key, no link, no order, and a password that fits nothing.
+
+    Idempotent. Joins the open transaction.
+    """
+    declare_change(actor=actor, action="user.revoke_access", request_id=request_id, reason=reason)
+    repositories.deactivate(user_id)
+    access_repositories.forget_access(user_id)
+
+
+@transaction_required
+def forget_person(user_id: int) -> None:
+    """Take everything personal out of an account and its profile. Idempotent. Joins the open transaction."""
+    repositories.forget_person(user_id)
+
+
+def find_by_subjects(subjects: Sequence[UUID]) -> dict[UUID, tuple[int, bool]]:
+    """Return (id, whether erased) of the accounts of these people, as the key store names them."""
+    return repositories.find_by_subjects(subjects)
+
+
+def find_erased(*, after: int, limit: int) -> list[tuple[int, UUID]]:
+    """Return (id, person) of up to `limit` erased accounts by id, above `after`."""
+    return repositories.find_erased(after=after, limit=limit)

@@ -146,7 +146,7 @@ def test_filters_narrow_the_list(customer: httpx.Client, make_product: Callable[
         ("_connector", "OR"),
     ],
 )
-def test_a_wrong_parameter_is_named(customer: httpx.Client, name: str, value: str) -> None:
+def test_security_PG_02_a_wrong_parameter_is_named(customer: httpx.Client, name: str, value: str) -> None:
     answer = customer.get(ORDERS, params={name: value})
 
     assert answer.status_code == 400, answer.text
@@ -162,7 +162,7 @@ def test_every_wrong_parameter_is_named_at_once(customer: httpx.Client) -> None:
     assert sorted(fields) == ["limit", "product_id", "status"]
 
 
-def test_a_cursor_opens_only_for_its_caller_its_filters_and_unaltered(
+def test_security_PG_01_a_cursor_opens_only_for_its_caller_its_filters_and_unaltered(
     customer: httpx.Client, admin: httpx.Client, make_product: Callable[..., int]
 ) -> None:
     product = make_product()

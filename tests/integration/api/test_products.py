@@ -198,7 +198,7 @@ def test_a_list_is_walked_page_by_page_and_searched_literally(
         ({"deleted_at": None}, "deleted_at"),
     ],
 )
-def test_a_wrong_value_is_named(
+def test_security_IV_04_a_wrong_value_is_named(
     admin: httpx.Client,
     make_product: Callable[..., int],
     nothing_written: Unchanged,

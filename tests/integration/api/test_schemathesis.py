@@ -41,7 +41,9 @@ GENERATED = settings(
 def operations(service: Any) -> list[Any]:
     """Every operation of the description that the running service serves."""
     description = schemathesis.openapi.from_url(f"{service.url}/docs/openapi.json")
-    return [found.ok() for found in description.get_all_operations()]
+    found = [operation.ok() for operation in description.get_all_operations()]
+    # Whoever has erased themselves is nobody any more.
+    return sorted(found, key=lambda operation: operation.label == "DELETE /api/v1/users/me")
 
 
 def exercise(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> None:
@@ -52,7 +54,7 @@ def exercise(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> N
     def send(case: Any) -> None:
         refused = [negative_data_rejection] if mode is GenerationMode.NEGATIVE else []
         answer = case.call_and_validate(headers=headers, checks=[*CHECKS, *refused])
-        if not headers and operation.definition.raw["security"] == [{"bearer": []}]:
+        if not headers and operation.definition.raw["security"] and {} not in operation.definition.raw["security"]:
             assert answer.status_code in {401, 404, 405, 415}, answer.text
 
     send()

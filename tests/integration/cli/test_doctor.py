@@ -11,7 +11,11 @@ import pytest
 
 from conftest import run_counterfoil
 
-COMMANDS = ("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "doctor")
+COMMANDS = (
+    *("up", "serve", "work", "migrate", "load-demo", "bench", "replay", "reconcile", "audit", "doctor"),
+    *("create-api-key", "keys", "privacy"),
+)
+CHECKED = ("Python", "Settings", "Master keys", "PostgreSQL programs", "Data directory")
 
 
 def findings_of(text: str) -> dict[str, dict[str, Any]]:
@@ -23,9 +27,10 @@ def test_a_healthy_installation_is_told_as_such(database_url: str, tmp_path: Pat
 
     found = findings_of(result.stdout)
     assert result.returncode == 0
-    assert {name: found[name]["state"] for name in ("Python", "Settings", "PostgreSQL programs", "Data directory")} == {
+    assert {name: found[name]["state"] for name in CHECKED} == {
         "Python": "ok",
         "Settings": "ok",
+        "Master keys": "ok",
         "PostgreSQL programs": "ok",
         "Data directory": "ok",
     }
@@ -59,6 +64,24 @@ def test_without_a_service_it_says_what_to_do(tmp_path: Path) -> None:
     assert (found["Settings"]["state"], found["Settings"]["found"]) == ("note", "COUNTERFOIL_SECRET is not set")
     assert found[f"Port {port}"]["state"] == "note"
     assert "What to do" in result.stdout
+
+
+def test_the_doctor_looks_at_the_master_keys(database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "master.keys"
+
+    def look(name: str) -> tuple[int, dict[str, Any]]:
+        result = run_counterfoil(
+            *("doctor", "--json", "-", "--data", str(tmp_path)),
+            check=False,
+            DATABASE_URL=database_url,
+            COUNTERFOIL_MASTER_KEYS_FILE=name,
+        )
+        return result.returncode, findings_of(result.stdout)["Master keys"]
+
+    unset, missing = look(""), look(str(path))
+
+    assert (unset[0], unset[1]["state"]) == (0, "note")
+    assert (missing[0], missing[1]["state"]) == (1, "wrong")
 
 
 def test_wrong_settings_are_each_named_in_one_sentence() -> None:
@@ -117,3 +140,31 @@ def test_the_whole_lists_every_command_and_its_version() -> None:
     assert [command for command in COMMANDS if f" {command} " not in shown.stdout] == []
     assert version.stdout.startswith("counterfoil 0.")
     assert run_counterfoil("fly", check=False).returncode == 2
+
+
+def test_it_says_who_may_come_in_and_where_limits_are_counted(tmp_path: Path, redis_server: Any) -> None:
+    base = {"DATABASE_URL": "", "COUNTERFOIL_LIMIT_FACTOR": "1"}
+    public = {
+        "COUNTERFOIL_PUBLIC_URL": "https://shop.example",
+        "COUNTERFOIL_ALLOWED_HOSTS": "shop.example",
+        "COUNTERFOIL_TRUSTED_PROXIES": "10.0.0.0/8",
+    }
+
+    def told(check: bool = True, **environment: str) -> dict[str, dict[str, Any]]:  # noqa: FBT001, FBT002 - as run_counterfoil
+        arguments = ("doctor", "--json", "-", "--data", str(tmp_path))
+        return findings_of(run_counterfoil(*arguments, check=check, **base, **environment).stdout)
+
+    demo = told(COUNTERFOIL_DEMO="1")
+    bare = told(COUNTERFOIL_DEMO="0")
+    ready = told(COUNTERFOIL_DEMO="0", **public, REDIS_URL=redis_server.url)
+    redis_server.stop()
+    away = told(check=False, COUNTERFOIL_DEMO="0", **public, REDIS_URL=redis_server.url)
+
+    assert demo["Public address"]["found"] == "demo mode: plain HTTP, this machine only"
+    assert bare["Public address"]["found"].startswith("COUNTERFOIL_PUBLIC_URL, COUNTERFOIL_ALLOWED_HOSTS, COUNTERFOIL_")
+    assert (ready["Public address"]["state"], ready["Rate limits"]["found"]) == ("ok", "counted in Redis")
+    assert demo["Rate limits"]["found"] == "counted in PostgreSQL"
+    assert (away["Rate limits"]["state"], away["Rate limits"]["found"]) == (
+        "wrong",
+        "REDIS_URL does not answer (ConnectionError)",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -91,6 +92,10 @@ def test_everything_works_on_the_oldest_postgresql_we_promise(
         level = admin.get(address).json()
     report = run_counterfoil("reconcile", check=False, DATABASE_URL=external_url)
     findings = run_counterfoil("doctor", check=False, DATABASE_URL=external_url)
+    run_counterfoil("audit", "anchor", "--out", str(tmp_path / "anchors"), DATABASE_URL=external_url)
+    verdict = run_counterfoil(
+        "audit", "verify", "--json", "--anchor", str(tmp_path / "anchors"), DATABASE_URL=external_url
+    )
 
     assert empty.returncode == 1
     assert "Run `counterfoil migrate`." in " ".join(empty.stdout.split())
@@ -102,6 +107,25 @@ def test_everything_works_on_the_oldest_postgresql_we_promise(
     assert report.returncode == 0, report.stdout + report.stderr
     assert findings.returncode == 0, findings.stdout
     assert "PostgreSQL 15 answers, database shop" in " ".join(findings.stdout.split())
+    found = json.loads(verdict.stdout)
+    assert (found["ok"], found["waiting"], found["anchors"]) == (True, 0, 1)
+    assert found["entries"] > 5
+
+
+@needs_postgres_15
+def test_an_owner_who_may_make_roles_needs_no_superuser(external_url: str) -> None:
+    with psycopg.connect(external_url, autocommit=True) as superuser:
+        superuser.execute("CREATE ROLE maker LOGIN CREATEROLE")
+        superuser.execute("CREATE DATABASE maker OWNER maker")
+    url = external_url.replace("shop@", "maker@").replace("/shop", "/maker")
+
+    migrated = run_counterfoil("migrate", DATABASE_URL=url)
+    loaded = run_counterfoil("load-demo", DATABASE_URL=url, COUNTERFOIL_DATABASE_ROLE="counterfoil_app")
+    found = run_counterfoil("doctor", "--json", "-", check=False, DATABASE_URL=url)
+
+    assert "applied counterfoil.0003_audit" in migrated.stdout
+    assert loaded.returncode == 0
+    assert "maker, the owner of the tables" in found.stdout
 
 
 @pytest.mark.parametrize("command", ["migrate", "reconcile"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from conftest import free_port
@@ -132,6 +133,17 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+def test_the_keys_are_apart_from_the_data_that_they_open(first: Running) -> None:
+    file = Path(first.info["master_keys_file"])
+
+    assert file == first.data.resolve() / "master.keys"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert first.info["keys_url"] == first.info["database_url"].rpartition("/")[0] + "/counterfoil_keys"
+    with psycopg.connect(first.info["keys_url"]) as keys, psycopg.connect(first.info["database_url"]) as data:
+        assert keys.execute("SELECT count(*) FROM counterfoil_keys.data_keys").fetchone() == (7,)
+        assert data.execute("SELECT to_regnamespace('counterfoil_keys')").fetchone() == (None,)
+
+
 def test_it_says_where_everything_is_and_the_printed_command_places_an_order(first: Running) -> None:
     order = paste(first)
 
@@ -143,6 +155,8 @@ def test_it_says_where_everything_is_and_the_printed_command_places_an_order(fir
         "database_url",
         "admin_token",
         "customer_token",
+        "keys_url",
+        "master_keys_file",
     }
     for name in ("docs_url", "console_url"):
         assert httpx.get(first.info[name], follow_redirects=True).status_code == 200
@@ -159,6 +173,43 @@ def test_every_login_that_is_kept_opens_the_api(first: Running) -> None:
     for email, password in logins.items():
         answer = httpx.post(first.info["api_url"] + "/auth/token", json={"email": email, "password": password})
         assert answer.status_code == 200, (email, answer.text)
+
+
+def test_security_AU_03_its_processes_have_a_login_that_owns_nothing_and_taking_the_role_off_gains_nothing(
+    first: Running,
+) -> None:
+    with psycopg.connect(first.info["database_url"], autocommit=True) as owner:
+        logins = owner.execute(
+            "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'counterfoil'"
+        ).fetchall()
+        owner.execute("SET SESSION AUTHORIZATION counterfoil_app_login")
+        for statement in ("DELETE FROM audit_entries", "TRUNCATE audit_seals", "SET ROLE counterfoil_placement"):
+            for role in ("SET ROLE counterfoil_app", "RESET ROLE"):
+                owner.execute(role.encode())
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    owner.execute(statement.encode())
+
+    assert logins == [("counterfoil_app_login",)]
+
+
+def test_its_trail_is_chained_anchored_and_verified_without_any_setting(first: Running) -> None:
+    deadline = time.monotonic() + 30
+    while not list((first.data / "anchors").glob("anchor-*.json")):
+        assert time.monotonic() < deadline, (first.data / "logs" / "work.log").read_text()
+        time.sleep(0.1)
+
+    verified = subprocess.run(
+        [sys.executable, "-m", "counterfoil", "audit", "verify", "--json", "--data", str(first.data)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert verified.returncode == 0, verified.stderr
+    verdict = json.loads(verified.stdout)
+    assert (verdict["ok"], verdict["first_bad"], verdict["anchors"]) == (True, None, 1)
+    assert verdict["entries"] > 200
 
 
 def test_a_taken_port_is_one_clear_sentence(first: Running, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_key_of_any_allowed_form_is_taken(customer: httpx.Client, make_product
     assert customer.post(ORDERS, json=order_of(make_product()), headers={"Idempotency-Key": key}).status_code == 201
 
 
-def test_a_key_used_for_another_body_route_or_method_shows_nothing_of_the_first(
+def test_security_ID_02_a_key_used_for_another_body_route_or_method_shows_nothing(
     admin: httpx.Client, make_product: Callable[..., int], nothing_written: Unchanged
 ) -> None:
     product, key = make_product(), new_key()
@@ -144,7 +144,7 @@ def test_a_key_of_another_route_is_refused_where_orders_are_placed(
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
-def test_another_users_same_key_is_independent(
+def test_security_ID_05_another_users_same_key_is_independent(
     customer: httpx.Client, admin: httpx.Client, make_product: Callable[..., int]
 ) -> None:
     product, key = make_product(), new_key()
@@ -158,7 +158,7 @@ def test_another_users_same_key_is_independent(
 
 
 @pytest.mark.parametrize("draft", [False, True])
-def test_fifty_at_once_with_the_same_key_make_one_order(
+def test_security_ID_04_fifty_at_once_with_the_same_key_make_one_order(
     customer: httpx.Client,
     make_product: Callable[..., int],
     db: Database,
@@ -187,7 +187,7 @@ def test_fifty_at_once_with_the_same_key_make_one_order(
     assert customer.post(ORDERS, json=order_of(product, draft=draft), headers=key).content == created[0].content
 
 
-def test_a_stock_movement_needs_a_key_and_is_done_once(
+def test_security_ID_01_a_stock_movement_needs_a_key_and_is_done_once(
     admin: httpx.Client, make_product: Callable[..., int], nothing_written: Unchanged
 ) -> None:
     product, key = make_product(stock=5), new_key()

@@ -182,8 +182,7 @@ class Example:
         for n in range(PEOPLE - 1):
             self.users.append(
                 await self._one(
-                    "INSERT INTO users (email, name, role, password, is_active)"
-                    " VALUES ('rule-' || gen_random_uuid(), 'R', 'customer', '!', %s) RETURNING id",
+                    "INSERT INTO users (role, password, is_active) VALUES ('customer', '!', %s) RETURNING id",
                     [n < 2],
                 )
             )

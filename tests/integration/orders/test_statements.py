@@ -15,8 +15,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 # Sets, so that it takes seconds: 500 customers with 100 orders each over a year, one in 50 still unpaid.
 FILL = """
-INSERT INTO users (email, name, role, password)
-SELECT 'customer-' || n || '@example.com', 'Customer ' || n, 'customer', '!' FROM generate_series(1, 500) AS n;
+INSERT INTO users (role, password)
+SELECT 'customer', '!' FROM generate_series(1, 500) AS n;
 INSERT INTO products (sku, name, price, currency)
 SELECT 'SKU-' || n, 'Product ' || n, 9.99, 'EUR' FROM generate_series(1, 200) AS n;
 INSERT INTO stock_levels (product_id, on_hand) SELECT id, 1000000 FROM products;

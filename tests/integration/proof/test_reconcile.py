@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import psycopg
 import pytest
 from planted_violations import VIOLATIONS, Violation
@@ -57,6 +58,7 @@ FROM (VALUES ('tea', 19.99, 'EUR'), ('pot', 7.50, 'EUR'), ('cup', 250, 'JPY')) A
 INSERT INTO stock_levels (product_id, on_hand, allow_backorder) SELECT id, 100, sku = 'POT' FROM products;
 INSERT INTO stock_movements (product_id, kind, on_hand_delta, actor) SELECT id, 'receipt', 100, 'test' FROM products;
 """
+UNCHECKED = {"verify_signature": False}
 # Name, owner, lines, and whether it is a draft.
 PLAN = (
     ("live", "ada", {"tea": 2, "pot": 1}, False),
@@ -78,11 +80,11 @@ def template(
 ) -> Iterator[Books]:
     """Books filled through the public door, with an order in every status there is."""
     url = make_database()
-    emails = {name: f"{name}@example.com" for name in ("ada", "bob", "eve")}
-    tokens = {name: make_token("customer", email=email, database_url=url) for name, email in emails.items()}
+    tokens = {name: make_token("customer", database_url=url) for name in ("ada", "bob", "eve")}
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FILL)
-        ids = dict(connection.execute("SELECT name, id FROM users UNION ALL SELECT lower(sku), id FROM products"))
+        ids = dict(connection.execute("SELECT lower(sku), id FROM products").fetchall())
+        ids |= {name: int(jwt.decode(token, options=UNCHECKED)["sub"]) for name, token in tokens.items()}
         with running_service(url, tmp_path_factory.mktemp("books")) as service, ExitStack() as clients:
             people = {name: clients.enter_context(service.client(token)) for name, token in tokens.items()}
             ids |= fill_orders(people, ids)

@@ -32,7 +32,7 @@ from counterfoil.infrastructure.idempotency import KEY_HOURS_LONG
 from counterfoil.inventory import services
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.products.errors import ProductNotFound
-from counterfoil.users.permissions import STAFF, STOCK, require_role
+from counterfoil.users.permissions import Permission
 
 ProductId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The product's id.")]
 
@@ -43,16 +43,26 @@ class InventoryController(Controller):
     path = "/api/v1/inventory/{product_id:int}"
     tags = ["Inventory"]
 
-    @get(summary="Read a stock level", responses=problems(400, 401, 403, 404, 503), sync_to_thread=True)
-    def get_level(self, request: AnyRequest, product_id: ProductId) -> Response[LevelOut]:
+    @get(
+        summary="Read a stock level",
+        responses=problems(400, 401, 403, 404, 503),
+        permission=Permission.INVENTORY_READ,
+        sync_to_thread=True,
+    )
+    def get_level(self, product_id: ProductId) -> Response[LevelOut]:
         """Answer the counters of one product."""
-        require_role(current_actor(request), STAFF | STOCK)
         level = run_in_thread(services.find_level, product_id)
         if level is None:
             raise ProductNotFound
         return answer(render_level(level))
 
-    @get("/movements", summary="List stock movements", responses=problems(400, 401, 403, 404, 503), sync_to_thread=True)
+    @get(
+        "/movements",
+        summary="List stock movements",
+        responses=problems(400, 401, 403, 404, 503),
+        permission=Permission.INVENTORY_READ,
+        sync_to_thread=True,
+    )
     def list_movements(
         self,
         request: AnyRequest,
@@ -61,7 +71,6 @@ class InventoryController(Controller):
         cursor: str | None = None,
     ) -> Response[MovementPage]:
         """Answer the movements that explain the counters, newest first."""
-        require_role(current_actor(request), STAFF | STOCK)
         refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
         position = open_cursor(request, cursor)
         if run_in_thread(services.find_level, product_id) is None:
@@ -77,13 +86,13 @@ class InventoryController(Controller):
         "/movements",
         summary="Receive, correct or write off stock",
         responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        permission=Permission.INVENTORY_WRITE,
         key_required=True,
         sync_to_thread=True,
     )
     def record_movement(self, request: AnyRequest, product_id: ProductId, data: MovementIn) -> Response[LevelOut]:
         """Change what is there by a typed movement. Needs an Idempotency-Key."""
         actor = current_actor(request)
-        require_role(actor, STOCK)
         _require_sign(data)
 
         def record() -> LevelOut:

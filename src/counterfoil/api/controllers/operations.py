@@ -11,9 +11,15 @@ from litestar import Controller, MediaType, Response, get
 from litestar.openapi import ResponseSpec
 
 from counterfoil.api.answers import AnyRequest, problems
-from counterfoil.api.middleware.authentication import current_actor
-from counterfoil.infrastructure.metrics import INTAKE_WAITING, render_metrics
-from counterfoil.users.permissions import ADMINS, require_role
+from counterfoil.infrastructure.audit import SEAL_STATE
+from counterfoil.infrastructure.key_store import keys_are_loaded
+from counterfoil.infrastructure.metrics import (
+    AUDIT_UNSEALED_ENTRIES,
+    AUDIT_UNSEALED_SECONDS,
+    INTAKE_WAITING,
+    render_metrics,
+)
+from counterfoil.users.permissions import PUBLIC, Permission
 
 # Ready means that PostgreSQL answers within 500 ms.
 _READY_SECONDS = 0.5
@@ -25,23 +31,42 @@ class OperationsController(Controller):
 
     tags = ["Operations"]
 
-    @get("/livez", summary="Is the process alive?", credentials="ignored", sync_to_thread=False)
+    @get("/livez", summary="Is the process alive?", permission=PUBLIC, credentials="ignored", sync_to_thread=False)
     def live(self) -> Response[dict[str, str]]:
         """Answer without looking at anything else."""
         return Response({"status": "ok"})
 
-    @get("/readyz", summary="Can it take requests?", credentials="ignored", responses=_NOT_READY)
+    @get("/readyz", summary="Can it take requests?", permission=PUBLIC, credentials="ignored", responses=_NOT_READY)
     async def ready(self, request: AnyRequest) -> Response[dict[str, str]]:
-        """Answer 200 when PostgreSQL answers within 500 ms and the process is not shutting down, else 503."""
-        ready = not request.app.state.draining and await _database_answers(request.app.state.hot.pool)
+        """Answer 200 when PostgreSQL answers within 500 ms, keys are loaded and nothing is shutting down, else 503."""
+        state = request.app.state
+        ready = not state.draining and keys_are_loaded() and await _database_answers(state.hot.pool)
         return Response({"status": "ok" if ready else "unavailable"}, status_code=200 if ready else 503)
 
-    @get("/metrics", summary="Metrics for Prometheus", media_type=MediaType.TEXT, responses=problems(401, 403))
+    @get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        media_type=MediaType.TEXT,
+        responses=problems(401, 403, 503),
+        permission=Permission.METRICS_READ,
+    )
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """Answer this process's metrics, for administrators."""
-        require_role(current_actor(request), ADMINS)
         INTAKE_WAITING.set(request.app.state.hot.intake.waiting)
+        await _measure_audit(request.app.state.hot.pool)
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _measure_audit(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
+    """Set the gauges of the audit trail; a database that does not answer leaves them as they were."""
+    try:
+        async with asyncio.timeout(_READY_SECONDS), pool.connection() as connection:
+            row = await (await connection.execute(SEAL_STATE)).fetchone()
+    except (TimeoutError, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+        return
+    assert row is not None
+    AUDIT_UNSEALED_ENTRIES.set(row[0])
+    AUDIT_UNSEALED_SECONDS.set(row[1])
 
 
 async def _database_answers(pool: psycopg_pool.AsyncConnectionPool[Any]) -> bool:

@@ -40,7 +40,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.orders import services
 from counterfoil.orders.commands import PlaceOrder, Trace, merge_lines
 from counterfoil.orders.states import OrderStatus
-from counterfoil.users.permissions import owner_filter
+from counterfoil.users.permissions import Permission, owner_filter
 
 OrderId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The order's id.")]
 _LIST_PARAMETERS = frozenset(
@@ -59,6 +59,7 @@ class OrdersController(Controller):
         description="Prices the order, takes its stock and stores it, in one transaction. Send an Idempotency-Key and "
         "repeat the same request until it is answered: it is done once.",
         responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
+        permission=Permission.ORDERS_WRITE,
     )
     async def place_order(self, request: AnyRequest, data: PlaceOrderIn) -> Response[OrderOut]:
         """Answer 201 with the order, or a problem; nothing of a refused order is kept."""
@@ -83,7 +84,7 @@ class OrdersController(Controller):
             replayed=placed.replayed,
         )
 
-    @get(summary="List orders", responses=problems(400, 401, 503))
+    @get(summary="List orders", responses=problems(400, 401, 403, 503), permission=Permission.ORDERS_READ)
     async def list_orders(
         self,
         request: AnyRequest,
@@ -117,13 +118,23 @@ class OrdersController(Controller):
         )
         return answer(OrderPage([render_order(view) for view in shown], cursor_out, address))
 
-    @get("/{order_id:int}", summary="Read an order", responses=problems(400, 401, 404, 503))
+    @get(
+        "/{order_id:int}",
+        summary="Read an order",
+        responses=problems(400, 401, 403, 404, 503),
+        permission=Permission.ORDERS_READ,
+    )
     async def get_order(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
         """Answer the order as it is now, with its ETag."""
         view = await services.get_order(request.app.state.hot, order_id, actor=current_actor(request))
         return answer(render_order(view), etag=view.etag)
 
-    @get("/{order_id:int}/timeline", summary="Read an order's history", responses=problems(400, 401, 404, 503))
+    @get(
+        "/{order_id:int}/timeline",
+        summary="Read an order's history",
+        responses=problems(400, 401, 403, 404, 503),
+        permission=Permission.ORDERS_READ,
+    )
     async def get_timeline(
         self, request: AnyRequest, order_id: OrderId, at: str | None = None
     ) -> Response[TimelineOut | OrderOut]:
@@ -141,7 +152,8 @@ class OrdersController(Controller):
         "/{order_id:int}/place",
         summary="Place a draft",
         status_code=200,
-        responses=problems(400, 401, 404, 409, 412, 422, 503),
+        responses=problems(400, 401, 403, 404, 409, 412, 422, 503),
+        permission=Permission.ORDERS_WRITE,
         sync_to_thread=True,
     )
     def place_draft(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
@@ -161,7 +173,8 @@ class OrdersController(Controller):
     @put(
         "/{order_id:int}",
         summary="Change an order",
-        responses=problems(400, 401, 404, 409, 412, 413, 415, 503),
+        responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
+        permission=Permission.ORDERS_WRITE,
         sync_to_thread=True,
     )
     def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
@@ -185,7 +198,8 @@ class OrdersController(Controller):
     @delete(
         "/{order_id:int}",
         summary="Cancel an order or discard a draft",
-        responses=problems(400, 401, 404, 409, 412, 503),
+        responses=problems(400, 401, 403, 404, 409, 412, 503),
+        permission=Permission.ORDERS_WRITE,
         sync_to_thread=True,
     )
     def cancel_order(self, request: AnyRequest, order_id: OrderId) -> None:

@@ -25,7 +25,7 @@ from counterfoil.api.schemas.products import ProductIn, ProductOut, ProductPage,
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.inventory import services as inventory
 from counterfoil.products import services
-from counterfoil.users.permissions import CATALOGUE, require_role
+from counterfoil.users.permissions import PUBLIC, Permission, may
 
 ProductId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The product's id.")]
 _LIST_PARAMETERS = frozenset({"q", "category", "limit", "cursor"})
@@ -37,7 +37,13 @@ class ProductsController(Controller):
     path = "/api/v1/products"
     tags = ["Products"]
 
-    @get(summary="List products", responses=problems(400, 401, 503), credentials="optional", sync_to_thread=True)
+    @get(
+        summary="List products",
+        responses=problems(400, 401, 503),
+        permission=PUBLIC,
+        credentials="optional",
+        sync_to_thread=True,
+    )
     def list_products(
         self,
         request: AnyRequest,
@@ -64,6 +70,7 @@ class ProductsController(Controller):
         "/{product_id:int}",
         summary="Read a product",
         responses=problems(400, 401, 404, 503),
+        permission=PUBLIC,
         credentials="optional",
         sync_to_thread=True,
     )
@@ -72,11 +79,15 @@ class ProductsController(Controller):
         product = run_in_thread(services.find_product, product_id, include_inactive=_may_change(request))
         return answer(render_product(product), etag=product.etag)
 
-    @post(summary="Create a product", responses=problems(400, 401, 403, 409, 413, 415, 422, 503), sync_to_thread=True)
+    @post(
+        summary="Create a product",
+        responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
+        permission=Permission.CATALOGUE_WRITE,
+        sync_to_thread=True,
+    )
     def create_product(self, request: AnyRequest, data: ProductIn) -> Response[ProductOut]:
         """Create a product with nothing in stock; receive some with an inventory movement."""
         actor = current_actor(request)
-        require_role(actor, CATALOGUE)
         price = parse_money(data.price, data.currency, field="price")
 
         def create() -> ProductOut:
@@ -99,12 +110,12 @@ class ProductsController(Controller):
         "/{product_id:int}",
         summary="Replace a product",
         responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
+        permission=Permission.CATALOGUE_WRITE,
         sync_to_thread=True,
     )
     def replace_product(self, request: AnyRequest, product_id: ProductId, data: ProductIn) -> Response[ProductOut]:
         """Replace all values; placed orders keep the price they were placed at."""
         actor = current_actor(request)
-        require_role(actor, CATALOGUE)
         new_values = {
             "sku": data.sku,
             "name": data.name,
@@ -133,12 +144,12 @@ class ProductsController(Controller):
         "/{product_id:int}",
         summary="Delete a product",
         responses=problems(400, 401, 403, 404, 412, 503),
+        permission=Permission.CATALOGUE_WRITE,
         sync_to_thread=True,
     )
     def delete_product(self, request: AnyRequest, product_id: ProductId) -> None:
         """Take a product out of the catalogue; past orders keep it."""
         actor = current_actor(request)
-        require_role(actor, CATALOGUE)
         write(
             lambda: services.delete_product(
                 product_id, etag=if_match(request), actor=actor.principal, request_id=request_id(request)
@@ -148,4 +159,4 @@ class ProductsController(Controller):
 
 def _may_change(request: AnyRequest) -> bool:
     actor = optional_actor(request)
-    return actor is not None and actor.role in CATALOGUE
+    return actor is not None and may(actor, Permission.CATALOGUE_WRITE)

@@ -1,14 +1,14 @@
-"""People over HTTP: sign in, register, own profile, administration."""
+"""People over HTTP: register, own profile, administration."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 from litestar import Controller, Response, get, post, put
 from litestar.params import Parameter
 
 from counterfoil.api.answers import (
+    AboutPerson,
     AnyRequest,
     answer,
     if_match,
@@ -24,8 +24,6 @@ from counterfoil.api.middleware.authentication import current_actor, optional_ac
 from counterfoil.api.schemas.fields import ID_MAX
 from counterfoil.api.schemas.users import (
     CreateUserIn,
-    TokenIn,
-    TokenOut,
     UpdateMeIn,
     UpdateUserIn,
     UserOut,
@@ -34,30 +32,10 @@ from counterfoil.api.schemas.users import (
 )
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
-from counterfoil.users import services
-from counterfoil.users.permissions import ADMINS, Role, require_role
+from counterfoil.users import recovery, services
+from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
-
-
-class AuthController(Controller):
-    """Signing in."""
-
-    path = "/api/v1/auth"
-    tags = ["Sign-in"]
-
-    @post(
-        "/token",
-        summary="Sign in",
-        status_code=200,
-        responses=problems(400, 401, 413, 415, 503),
-        credentials="ignored",
-        sync_to_thread=True,
-    )
-    def create_token(self, data: TokenIn) -> Response[TokenOut]:
-        """Exchange e-mail address and password for an access token that is valid for one hour."""
-        token = run_in_thread(services.sign_in, email=data.email, password=data.password)
-        return answer(TokenOut(token, "Bearer", services.TOKEN_SECONDS))
 
 
 class UsersController(Controller):
@@ -69,6 +47,7 @@ class UsersController(Controller):
     @post(
         summary="Register, or create an account",
         responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
+        permission=PUBLIC,
         credentials="optional",
         sync_to_thread=True,
     )
@@ -78,10 +57,10 @@ class UsersController(Controller):
         if data.role is not Role.CUSTOMER:
             if actor is None:
                 raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])
-            require_role(actor, ADMINS)
+            require(actor, Permission.USERS_WRITE)
         email = _canonical(data.email)
 
-        def create() -> UserOut:
+        def create() -> AboutPerson:
             user = services.create_user(
                 email=email,
                 name=data.name,
@@ -90,26 +69,45 @@ class UsersController(Controller):
                 actor=actor.principal if actor else "",
                 request_id=request_id(request),
             )
-            return render_user(user)
+            recovery.request_confirmation(user.id)
+            return AboutPerson(render_user(user), user.subject_id)
 
         # Somebody without an account has no scope for keys but the address that registers.
-        principal = actor.principal if actor else f"email:{hashlib.sha256(email.encode()).hexdigest()[:32]}"
+        principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
         return write_once(request, data, create, principal=principal)
 
-    @get("/me", summary="Read one's own account", responses=problems(401, 503), sync_to_thread=True)
+    @get(
+        "/me",
+        summary="Read one's own account",
+        responses=problems(401, 403, 503),
+        permission=Permission.ACCOUNT_SELF,
+        sync_to_thread=True,
+    )
     def get_me(self, request: AnyRequest) -> Response[UserOut]:
         """Answer the caller's account and profile."""
         user = run_in_thread(services.find_user, current_actor(request).user_id)
         return answer(render_user(user), etag=user.etag)
 
     @put(
-        "/me", summary="Change one's own account", responses=problems(400, 401, 412, 413, 415, 503), sync_to_thread=True
+        "/me",
+        summary="Change one's own account",
+        responses=problems(400, 401, 403, 412, 413, 415, 503),
+        permission=Permission.ACCOUNT_SELF,
+        sync_to_thread=True,
     )
     def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
-        """Change name, password or profile."""
-        return _update(request, current_actor(request).user_id, data)
+        """Change name, password or profile; a new password ends every session, and an API key may not set one."""
+        actor = current_actor(request)
+        if data.password is not None:
+            require_person(actor)
+        return _update(request, actor.user_id, data)
 
-    @get(summary="List accounts", responses=problems(400, 401, 403, 503), sync_to_thread=True)
+    @get(
+        summary="List accounts",
+        responses=problems(400, 401, 403, 503),
+        permission=Permission.USERS_READ,
+        sync_to_thread=True,
+    )
     def list_users(
         self,
         request: AnyRequest,
@@ -117,29 +115,33 @@ class UsersController(Controller):
         cursor: str | None = None,
     ) -> Response[UserPage]:
         """Answer one page of accounts in the order of creation, for administrators."""
-        require_role(current_actor(request), ADMINS)
         refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
-        found = run_in_thread(services.list_users, after=int(open_cursor(request, cursor) or 0), limit=limit + 1)
-        shown = found[:limit]
-        cursor_out, address = next_page(request, str(shown[-1].id) if len(found) > limit else None)
+        after = int(open_cursor(request, cursor) or 0)
+        shown, more = write(lambda: services.inspect_page(after=after, limit=limit, **_reader(request)))
+        cursor_out, address = next_page(request, str(shown[-1].id) if more else None)
         return answer(UserPage([render_user(user) for user in shown], cursor_out, address))
 
-    @get("/{user_id:int}", summary="Read an account", responses=problems(400, 401, 403, 404, 503), sync_to_thread=True)
+    @get(
+        "/{user_id:int}",
+        summary="Read an account",
+        responses=problems(400, 401, 403, 404, 503),
+        permission=Permission.USERS_READ,
+        sync_to_thread=True,
+    )
     def get_user(self, request: AnyRequest, user_id: UserId) -> Response[UserOut]:
         """Answer one account, for administrators."""
-        require_role(current_actor(request), ADMINS)
-        user = run_in_thread(services.find_user, user_id)
+        user: services.UserRecord = write(lambda: services.inspect_user(user_id, **_reader(request)))
         return answer(render_user(user), etag=user.etag)
 
     @put(
         "/{user_id:int}",
         summary="Change an account",
         responses=problems(400, 401, 403, 404, 412, 413, 415, 503),
+        permission=Permission.USERS_WRITE,
         sync_to_thread=True,
     )
     def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
         """Change an account, for administrators."""
-        require_role(current_actor(request), ADMINS)
         return _update(request, user_id, data)
 
 
@@ -162,6 +164,11 @@ def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) 
         )
     )
     return answer(render_user(user), etag=user.etag)
+
+
+def _reader(request: AnyRequest) -> dict[str, str]:
+    """Name who reads somebody's data, for the entry that every reading by staff leaves."""
+    return {"actor": current_actor(request).principal, "request_id": request_id(request)}
 
 
 def _canonical(email: str) -> str:

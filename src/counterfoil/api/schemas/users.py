@@ -21,21 +21,6 @@ _Medium = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*" + END)]
 _Long = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
 
 
-class TokenIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """Who signs in."""
-
-    email: Email
-    password: Password
-
-
-class TokenOut(Struct, frozen=True):
-    """An access token and for how many seconds it is valid."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-
-
 class RegisterIn(Struct, forbid_unknown_fields=True, frozen=True):
     """A new account for oneself."""
 
@@ -98,6 +83,7 @@ class UserOut(Struct, frozen=True):
     is_active: bool
     version: int
     profile: ProfileBody
+    email_confirmed_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -128,6 +114,7 @@ def render_user(user: UserRecord) -> UserOut:
             profile.city,
             profile.country_code,
         ),
+        email_confirmed_at=user.email_confirmed_at,
         created_at=user.created_at,
         updated_at=user.updated_at,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -56,7 +57,13 @@ def run_pgbench(program: Path, database_url: str, script: Path, *, connections: 
     command = [str(program), "--no-vacuum", "--protocol=prepared", f"--client={connections}", f"--jobs={_THREADS}"]
     command += [f"--time={seconds}", f"--file={script}", database_url]
     process = subprocess.Popen(  # noqa: S603 - a program we found, and our own arguments
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        # The same conditions as for the service's statement: see the head of the script.
+        env={**os.environ, "PGOPTIONS": "-c role=counterfoil_placement"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         output, messages = process.communicate(timeout=seconds + 60)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from counterfoil.infrastructure.master_keys import add_master_key
 from counterfoil.proof.bench.database import BenchDatabase
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.tokens import issue_token
@@ -64,7 +65,12 @@ def running_product(database: BenchDatabase, *, environment: Mapping[str, str] |
         **os.environ,
         "DATABASE_URL": database.url,
         "COUNTERFOIL_SECRET": secret,
+        "COUNTERFOIL_KEYS_URL": "",
+        "COUNTERFOIL_MASTER_KEYS_FILE": str(_make_master_keys(database.directory)),
         "COUNTERFOIL_PORT": str(port),
+        # Plain HTTP on this machine. Requests are counted as always, against limits that nobody reaches.
+        "COUNTERFOIL_DEMO": "1",
+        "COUNTERFOIL_LIMIT_FACTOR": "100000",
         **(environment or {}),
     }
     with ExitStack() as stack:
@@ -72,6 +78,14 @@ def running_product(database: BenchDatabase, *, environment: Mapping[str, str] |
         _wait_until_ready(web, port, database.directory / "serve.log")
         _start(stack, database.directory, variables, "work")
         yield Product(f"http://127.0.0.1:{port}", secret, web.pid)
+
+
+def _make_master_keys(directory: Path) -> Path:
+    """Make a key for this bench only, once: several services may run on one database."""
+    path = directory / "master.keys"
+    if not path.exists():
+        add_master_key(path)
+    return path
 
 
 def _start(stack: ExitStack, directory: Path, variables: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,250 @@
+-- Decides and writes one batch of orders in the caller's transaction; one row per order comes back, in order.
+--
+-- Per order (arrays of equal length n): p_users, p_actors (also the scope of the key), p_keys (NULL: none given),
+-- p_fingerprints, p_requests, p_references (NULL: none), p_events (a fresh UUID each).
+-- Per line (arrays of equal length, ascending by order): p_line_orders (1..n), p_line_products (each product once
+-- in an order), p_line_quantities (1 or more).
+--
+-- Outcomes: placed (facts = the order as written), replayed (facts = the order as first answered, or the refusal as
+-- first answered), key_reused, unknown_user, invalid_lines, currency_mixed, total_too_large, out_of_stock; facts of a
+-- refusal say which lines and why. The decision is the one of counterfoil.orders.pricing.decide_order, applied in
+-- arrival order; a test compares the two.
+--
+-- Audit: one entry for each placed order, written here. It stands for all rows of the order, and its after_hash is the
+-- SHA-256 of the order.created event, which holds all of them. The function belongs to counterfoil_placement, and the
+-- triggers that write an entry for every row are silent for that role alone: see sql/audit_v1.sql.
+--
+-- Locks: idempotency rows in key order, then stock rows in product order, so two batches cannot wait for each other
+-- in a circle.
+CREATE FUNCTION place_orders_v2(
+  p_users bigint[], p_actors text[], p_keys text[], p_fingerprints bytea[], p_requests text[], p_references text[],
+  p_events uuid[], p_line_orders integer[], p_line_products bigint[], p_line_quantities integer[],
+  p_hold_seconds integer, p_key_hours integer, p_total_max numeric
+) RETURNS TABLE (n integer, outcome text, order_id bigint, facts text)
+LANGUAGE plpgsql
+SECURITY DEFINER
+-- No table of the caller's session can stand in for one of ours.
+SET search_path = pg_catalog, public, pg_temp
+-- Plans made anew for the arrays of each call cost more than the work: 0.9 ms against 0.5 ms an order, measured.
+SET plan_cache_mode = force_generic_plan
+-- Statistics taken while a table was empty make a sequential scan look cheap, and a session keeps that plan while the
+-- table grows. Every look-up here has an index.
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_count      constant integer := cardinality(p_users);
+  v_now        constant timestamptz := now();
+  v_until      constant timestamptz := now() + make_interval(secs => p_hold_seconds);
+  v_ids        bigint[];                                          -- per order, taken even if it is refused
+  v_outcomes   text[] := array_fill('new'::text, ARRAY[v_count]);
+  v_facts      text[] := array_fill(NULL::text, ARRAY[v_count]);
+  v_totals     numeric[] := array_fill(0::numeric, ARRAY[v_count]);
+  v_currencies text[] := array_fill(NULL::text, ARRAY[v_count]);
+  v_products   bigint[];                                          -- the batch's stock rows, ascending
+  v_available  bigint[];                                          -- what is left of each; NULL: sold without limit
+  v_slots      integer[];                                         -- per line: its place in v_products
+  v_prices     numeric[];                                         -- per line, as are the next three
+  v_line_money text[];
+  v_skus       text[];
+  v_names      text[];
+  v_sellable   boolean[];                                         -- NULL: no such product
+  v_line       integer := 1;
+  v_first      integer;
+  v_lines      constant integer := cardinality(p_line_orders);
+  v_problem    text;
+  v_details    jsonb;
+  v_row        record;
+BEGIN
+  SELECT array_agg(nextval('orders_id_seq')) INTO v_ids FROM generate_series(1, v_count);
+
+  -- Keys: a row that can be inserted is ours; any other was answered before. A row still being written by somebody
+  -- else makes this statement wait for that transaction.
+  FOR v_row IN
+    WITH asked AS (
+      SELECT i, p_actors[i] AS principal, p_keys[i] AS key, p_fingerprints[i] AS fingerprint
+      FROM generate_series(1, v_count) AS i WHERE p_keys[i] IS NOT NULL
+    ), claimed AS (
+      INSERT INTO idempotency_keys AS k (principal, key, fingerprint, response_status, resource_id, expires_at)
+      SELECT principal, key, fingerprint, 201, v_ids[i], v_now + make_interval(hours => p_key_hours)
+      FROM asked ORDER BY principal, key
+      ON CONFLICT (principal, key) DO UPDATE
+        SET fingerprint = excluded.fingerprint, response_status = 201, response_body = NULL,
+            resource_id = excluded.resource_id, created_at = v_now, expires_at = excluded.expires_at
+        WHERE k.expires_at <= v_now
+      RETURNING k.principal, k.key
+    )
+    SELECT a.i FROM asked a WHERE NOT EXISTS (
+      SELECT FROM claimed c WHERE c.principal = a.principal AND c.key = a.key)
+  LOOP
+    v_outcomes[v_row.i] := 'seen';
+  END LOOP;
+
+  IF 'seen' = ANY (v_outcomes) THEN
+    FOR v_row IN
+      SELECT i, k.fingerprint = p_fingerprints[i] AS same, k.response_status AS status, k.resource_id,
+             CASE WHEN k.resource_id IS NULL THEN convert_from(k.response_body, 'UTF8') ELSE (
+               SELECT e.payload::text FROM outbox_events e
+               WHERE e.aggregate = 'order' AND e.aggregate_id = k.resource_id AND e.type = 'order.created')
+             END AS body
+      FROM generate_series(1, v_count) AS i
+      JOIN idempotency_keys k ON k.principal = p_actors[i] AND k.key = p_keys[i]
+      WHERE v_outcomes[i] = 'seen'
+    LOOP
+      v_outcomes[v_row.i] := CASE WHEN NOT v_row.same THEN 'key_reused'
+                                  WHEN v_row.status = 201 THEN 'replayed' ELSE 'replayed_refusal' END;
+      v_facts[v_row.i] := CASE WHEN v_row.same THEN v_row.body END;
+      v_ids[v_row.i] := v_row.resource_id;
+    END LOOP;
+  END IF;
+
+  FOR v_row IN
+    SELECT i FROM generate_series(1, v_count) AS i
+    WHERE v_outcomes[i] = 'new' AND NOT EXISTS (SELECT FROM users u WHERE u.id = p_users[i] AND u.is_active)
+  LOOP
+    v_outcomes[v_row.i] := 'unknown_user';
+    v_facts[v_row.i] := jsonb_build_object('user_id', p_users[v_row.i]);
+  END LOOP;
+
+  SELECT array_agg(s.product_id ORDER BY s.product_id),
+         array_agg(CASE WHEN s.allow_backorder THEN NULL ELSE s.on_hand - s.reserved - s.allocated END
+                   ORDER BY s.product_id)
+  INTO v_products, v_available
+  FROM (
+    SELECT product_id, on_hand, reserved, allocated, allow_backorder FROM stock_levels
+    WHERE product_id = ANY (p_line_products) ORDER BY product_id FOR NO KEY UPDATE
+  ) AS s;
+
+  -- Found by id alone: with the condition on deleted_at in the join, a plan may walk the partial index on it.
+  SELECT array_agg(s.slot ORDER BY l.line), array_agg(p.price ORDER BY l.line),
+         array_agg(p.currency::text ORDER BY l.line),
+         array_agg(CASE WHEN p.deleted_at IS NULL THEN p.sku::text END ORDER BY l.line),
+         array_agg(p.name::text ORDER BY l.line),
+         array_agg(p.active AND p.deleted_at IS NULL AND s.slot IS NOT NULL ORDER BY l.line)
+  INTO v_slots, v_prices, v_line_money, v_skus, v_names, v_sellable
+  FROM unnest(p_line_products) WITH ORDINALITY AS l (product_id, line)
+  LEFT JOIN products p ON p.id = l.product_id
+  LEFT JOIN unnest(v_products) WITH ORDINALITY AS s (product_id, slot) ON s.product_id = l.product_id;
+
+  -- Arrival order: an order gets all of its lines or none, from what the orders before it left.
+  FOR v_order IN 1 .. v_count LOOP
+    v_first := v_line;
+    WHILE v_line <= v_lines AND p_line_orders[v_line] = v_order LOOP
+      v_line := v_line + 1;
+    END LOOP;
+    CONTINUE WHEN v_outcomes[v_order] <> 'new';
+
+    v_problem := NULL;
+    v_details := '[]'::jsonb;
+    FOR i IN v_first .. v_line - 1 LOOP
+      IF v_sellable[i] IS NOT TRUE THEN
+        v_problem := 'invalid_lines';
+        v_details := v_details || jsonb_build_object('product_id', p_line_products[i], 'reason',
+          CASE WHEN v_skus[i] IS NULL THEN 'unknown' ELSE 'inactive' END);
+      END IF;
+    END LOOP;
+    IF v_problem IS NULL THEN
+      FOR i IN v_first .. v_line - 1 LOOP
+        IF v_line_money[i] <> v_line_money[v_first] THEN
+          v_problem := 'currency_mixed';
+          v_details := jsonb_build_array(v_line_money[v_first], v_line_money[i]);
+          EXIT;
+        END IF;
+        v_totals[v_order] := v_totals[v_order] + v_prices[i] * p_line_quantities[i];
+      END LOOP;
+    END IF;
+    IF v_problem IS NULL AND v_totals[v_order] >= p_total_max THEN
+      v_problem := 'total_too_large';
+    END IF;
+    IF v_problem IS NULL THEN
+      FOR i IN v_first .. v_line - 1 LOOP
+        IF v_available[v_slots[i]] < p_line_quantities[i] THEN
+          v_problem := 'out_of_stock';
+          v_details := v_details || jsonb_build_object('product_id', p_line_products[i],
+            'requested', p_line_quantities[i], 'available', greatest(v_available[v_slots[i]], 0));
+        END IF;
+      END LOOP;
+      IF v_problem IS NOT NULL THEN
+        v_details := jsonb_build_object('request_id', p_requests[v_order], 'shortages', v_details);
+      END IF;
+    END IF;
+
+    IF v_problem IS NULL THEN
+      v_outcomes[v_order] := 'placed';
+      v_currencies[v_order] := v_line_money[v_first];
+      FOR i IN v_first .. v_line - 1 LOOP
+        v_available[v_slots[i]] := v_available[v_slots[i]] - p_line_quantities[i];
+      END LOOP;
+    ELSE
+      v_outcomes[v_order] := v_problem;
+      v_facts[v_order] := v_details::text;
+    END IF;
+  END LOOP;
+
+  IF 'placed' = ANY (v_outcomes) THEN
+    INSERT INTO orders (id, user_id, total_amount, currency, status, client_reference, version, placed_at,
+                        reserved_until, created_at, updated_at)
+    SELECT v_ids[i], p_users[i], v_totals[i], v_currencies[i], 'created', p_references[i], 1, v_now, v_until, v_now, v_now
+    FROM generate_series(1, v_count) AS i WHERE v_outcomes[i] = 'placed';
+
+    INSERT INTO order_items (order_id, product_id, line_no, sku, name, quantity, unit_price, created_at)
+    SELECT v_ids[o], l.product_id, row_number() OVER (PARTITION BY o ORDER BY l.line), l.sku, l.name, l.quantity,
+           l.price, v_now
+    FROM unnest(p_line_orders, p_line_products, p_line_quantities, v_skus, v_names, v_prices)
+         WITH ORDINALITY AS l (o, product_id, quantity, sku, name, price, line)
+    WHERE v_outcomes[o] = 'placed';
+
+    INSERT INTO stock_movements (product_id, order_id, kind, reserved_delta, actor, created_at)
+    SELECT l.product_id, v_ids[o], 'reserve', l.quantity, p_actors[o], v_now
+    FROM unnest(p_line_orders, p_line_products, p_line_quantities) AS l (o, product_id, quantity)
+    WHERE v_outcomes[o] = 'placed';
+
+    UPDATE stock_levels s SET reserved = s.reserved + taken.quantity, updated_at = v_now
+    FROM (
+      SELECT l.product_id, sum(l.quantity)::bigint AS quantity
+      FROM unnest(p_line_orders, p_line_products, p_line_quantities) AS l (o, product_id, quantity)
+      WHERE v_outcomes[o] = 'placed' GROUP BY l.product_id
+    ) AS taken
+    WHERE s.product_id = taken.product_id;
+
+    WITH bodies AS (
+      SELECT o, jsonb_agg(jsonb_build_object(
+          'product_id', l.product_id, 'sku', l.sku, 'name', l.name, 'quantity', l.quantity,
+          'unit_price_minor', (l.price * minor_units_v1(v_currencies[o]))::bigint) ORDER BY l.line) AS items
+      FROM unnest(p_line_orders, p_line_products, p_line_quantities, v_skus, v_names, v_prices)
+           WITH ORDINALITY AS l (o, product_id, quantity, sku, name, price, line)
+      WHERE v_outcomes[o] = 'placed' GROUP BY o
+    ), events AS (
+      INSERT INTO outbox_events (event_id, aggregate, aggregate_id, seq, type, payload, actor, cause, occurred_at)
+      SELECT p_events[o], 'order', v_ids[o], 1, 'order.created',
+             jsonb_build_object(
+               'order_id', v_ids[o], 'user_id', p_users[o], 'currency', v_currencies[o],
+               'total_minor', (v_totals[o] * minor_units_v1(v_currencies[o]))::bigint,
+               'client_reference', p_references[o], 'version', 1, 'created_at', v_now, 'reserved_until', v_until,
+               'items', items),
+             p_actors[o], p_requests[o], v_now
+      FROM bodies
+      RETURNING aggregate_id, payload
+    )
+    SELECT array_agg(coalesce(v_facts[i], e.payload::text) ORDER BY i) INTO v_facts
+    FROM generate_series(1, v_count) AS i LEFT JOIN events e ON e.aggregate_id = v_ids[i];
+
+    INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id, after_hash)
+    SELECT v_now, p_actors[i], 'order.place', 'order', v_ids[i], p_requests[i], sha256(convert_to(v_facts[i], 'UTF8'))
+    FROM generate_series(1, v_count) AS i WHERE v_outcomes[i] = 'placed';
+  END IF;
+
+  -- A refusal after the decision is an answer and is kept with its key; an invalid request leaves no key behind.
+  IF v_outcomes && ARRAY['out_of_stock', 'unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large'] THEN
+    UPDATE idempotency_keys k SET response_status = 409, resource_id = NULL, response_body = convert_to(v_facts[i], 'UTF8')
+    FROM generate_series(1, v_count) AS i
+    WHERE v_outcomes[i] = 'out_of_stock' AND k.principal = p_actors[i] AND k.key = p_keys[i];
+
+    DELETE FROM idempotency_keys k USING generate_series(1, v_count) AS i
+    WHERE v_outcomes[i] IN ('unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large')
+      AND k.principal = p_actors[i] AND k.key = p_keys[i];
+  END IF;
+
+  RETURN QUERY SELECT i, v_outcomes[i], v_ids[i], v_facts[i] FROM generate_series(1, v_count) AS i;
+END
+$$;

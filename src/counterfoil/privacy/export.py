@@ -1,0 +1,188 @@
+"""Everything that is known about a person: as JSON, and as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from counterfoil.infrastructure.audit import read_entries_about_user
+from counterfoil.kernel.money import Money
+from counterfoil.orders import services as orders
+from counterfoil.orders.events import TimelineEntry
+from counterfoil.orders.history import OrderView
+from counterfoil.privacy.errors import ExportTooLarge
+from counterfoil.users import services as users
+
+_PAGE: Final = 500
+# A spreadsheet takes a cell that begins so for a formula, and runs it.
+_FORMULA_BEGINNINGS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class Account(msgspec.Struct, frozen=True):
+    """The account; its password is stored as a hash only."""
+
+    id: int
+    email: str
+    name: str
+    role: str
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of an order as sold."""
+
+    product_id: int
+    sku: str
+    name: str
+    quantity: int
+    unit_price: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What happened to an order, when and by whom."""
+
+    seq: int
+    type: str
+    occurred_at: datetime
+    actor: str
+    request_id: str
+
+
+class SoldOrder(msgspec.Struct, frozen=True):
+    """An order with its lines and events; amounts as text, exact."""
+
+    id: int
+    status: str
+    payment_status: str
+    fulfillment_status: str
+    return_status: str
+    total: str
+    currency: str
+    client_reference: str | None
+    created_at: datetime
+    placed_at: datetime | None
+    updated_at: datetime
+    lines: list[Line]
+    events: list[Event]
+
+
+class AuditLine(msgspec.Struct, frozen=True):
+    """What was done to the account, or who of the staff has read it."""
+
+    id: int
+    occurred_at: datetime
+    actor: str
+    action: str
+    request_id: str
+    reason: str
+
+
+class PersonalData(msgspec.Struct, frozen=True):
+    """Everything: account, profile, orders, and what was done with the account."""
+
+    account: Account
+    profile: dict[str, str]
+    orders: list[SoldOrder]
+    audit: list[AuditLine]
+
+
+def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalData:
+    """Read everything about a person. Raises UserNotFound, and ExportTooLarge for more than `orders_max` orders."""
+    user = users.find_user(user_id)
+    sold: list[SoldOrder] = []
+    for view, events in _pages_of_orders(user_id):
+        if len(sold) == orders_max:
+            raise ExportTooLarge(orders_max=orders_max)
+        sold.append(_sold_order(view, events))
+    return PersonalData(
+        Account(user.id, user.email, user.name, user.role.value, user.is_active, user.created_at, user.updated_at),
+        {field: getattr(user.profile, field) for field in user.profile.__dataclass_fields__},
+        sold,
+        list(_audit_lines(user_id)),
+    )
+
+
+def _pages_of_orders(user_id: int) -> Iterator[tuple[OrderView, list[TimelineEntry]]]:
+    after = 0
+    while page := orders.read_history(user_id, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1][0].facts.order_id
+
+
+def _audit_lines(user_id: int) -> Iterator[AuditLine]:
+    after = 0
+    while page := read_entries_about_user(user_id, after=after, limit=_PAGE):
+        yield from (AuditLine(*row) for row in page)
+        after = page[-1][0]
+
+
+def _sold_order(view: OrderView, events: list[TimelineEntry]) -> SoldOrder:
+    facts = view.facts
+    return SoldOrder(
+        id=facts.order_id,
+        status=view.status.value,
+        payment_status=view.payment_status,
+        fulfillment_status=view.fulfillment_status,
+        return_status=view.return_status,
+        total=_amount(facts.total_minor, facts.currency),
+        currency=facts.currency,
+        client_reference=facts.client_reference,
+        created_at=facts.created_at,
+        placed_at=view.placed_at,
+        updated_at=view.updated_at,
+        lines=[
+            Line(i.product_id, i.sku, i.name, i.quantity, _amount(i.unit_price_minor, facts.currency))
+            for i in facts.items
+        ],
+        events=[Event(e.seq, e.type, e.occurred_at, e.actor, e.request_id) for e in events],
+    )
+
+
+def _amount(minor: int, currency: str) -> str:
+    return str(Money(minor, currency).to_decimal())
+
+
+# ---------------------------------------------------------------- forms
+def render_json(data: PersonalData) -> bytes:
+    """Return the data as JSON for people and programs."""
+    return msgspec.json.format(msgspec.json.encode(data), indent=2)
+
+
+def render_csv(data: PersonalData) -> bytes:
+    """Return the data as a ZIP file of CSV tables, one row a fact, safe to open in a spreadsheet."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, rows in _tables(data):
+            archive.writestr(f"{name}.csv", _csv(rows))
+    return packed.getvalue()
+
+
+def _tables(data: PersonalData) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    yield "account", [msgspec.to_builtins(data.account) | data.profile]
+    sold = [msgspec.to_builtins(order) for order in data.orders]
+    yield "orders", [{k: v for k, v in order.items() if k not in {"lines", "events"}} for order in sold]
+    yield "order_lines", [{"order_id": order["id"], **line} for order in sold for line in order["lines"]]
+    yield "order_events", [{"order_id": order["id"], **event} for order in sold for event in order["events"]]
+    yield "audit", [msgspec.to_builtins(line) for line in data.audit]
+
+
+def _csv(rows: Iterable[dict[str, object]]) -> str:
+    table = list(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    if table:
+        writer.writerow(table[0])
+        writer.writerows([_cell(value) for value in row.values()] for row in table)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_BEGINNINGS) else value

@@ -1,0 +1,85 @@
+"""Guessing a password is slow: attempts are counted before the password is looked at, and given back when it is right.
+
+Three counts in a quarter of an hour: per account and address, per address, and per account from addresses that have
+never signed in to it. The last one stops a guesser with many addresses and cannot lock out the person, whose own
+addresses are known for 30 days. Unknown accounts are counted alike, so that nobody learns which exist.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from typing import Final
+
+import structlog
+from django.conf import settings
+
+from counterfoil.infrastructure.rate_limiter import Count, Hit, hash_address, take_in_thread
+from counterfoil.users.errors import TooManyAttempts
+
+log = structlog.get_logger(__name__)
+
+WINDOW_SECONDS: Final = 900
+PER_ACCOUNT_AND_ADDRESS: Final = 5
+PER_ACCOUNT_FROM_STRANGERS: Final = 10
+KNOWN_SECONDS: Final = 30 * 24 * 3600
+
+
+def begin_attempt(*, account: str, address: str) -> None:
+    """Count one attempt to sign in to `account` (an e-mail address as given) from `address`.
+
+    For worker threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always helps.
+    """
+    keys = _Keys(account, address)
+    known = take_in_thread([keys.known(0)])
+    hits = [keys.pair(1), keys.address(1), *([] if _is_known(known) else [keys.strangers(1)])]
+    counts = take_in_thread(hits)
+    if counts is None or all(count.passes for count in counts):
+        return
+    take_in_thread([_give_back(hit) for hit in hits])
+    log.warning("security.sign_in_slowed", account_spent=not counts[0].passes or not counts[-1].passes)
+    seconds_left = max(count.seconds_left for count in counts if not count.passes)
+    raise TooManyAttempts(retry_after_seconds=max(math.ceil(seconds_left), 1))
+
+
+def attempt_succeeded(*, account: str, address: str) -> None:
+    """Give the attempt back that was begun, and remember that this address signs in to this account."""
+    keys = _Keys(account, address)
+    known = _is_known(take_in_thread([keys.known(0)]))
+    returned = [keys.pair(-1), keys.address(-1)]
+    take_in_thread(returned if known else [*returned, keys.strangers(-1), keys.known(1)])
+
+
+class _Keys:
+    """The keys of one attempt. They hold keyed hashes only: neither the account nor the address can be read back."""
+
+    def __init__(self, account: str, address: str) -> None:
+        secret = settings.SECRET_KEY.encode()
+        self._account = hmac.digest(secret, b"attempt\0" + account.strip().lower().encode(), "sha256")[:16].hex()
+        self._address = hash_address(address)
+
+    def pair(self, amount: int) -> Hit:
+        return _hit(f"attempt:pair:{self._account}:{self._address}", PER_ACCOUNT_AND_ADDRESS, amount)
+
+    def strangers(self, amount: int) -> Hit:
+        return _hit(f"attempt:account:{self._account}", PER_ACCOUNT_FROM_STRANGERS, amount)
+
+    def address(self, amount: int) -> Hit:
+        limit, seconds = settings.COUNTERFOIL.limit_of("sign_in_failures")
+        return _hit(f"attempt:address:{self._address}", limit, amount, seconds)
+
+    def known(self, amount: int) -> Hit:
+        return _hit(f"attempt:known:{self._account}:{self._address}", 1, amount, KNOWN_SECONDS)
+
+
+def _hit(key: str, limit: int, amount: int, seconds: int = WINDOW_SECONDS) -> Hit:
+    # Given back again, so a spent key must not be remembered until its window ends.
+    return Hit(key, limit, seconds, amount=amount, strict=True, final=False)
+
+
+def _give_back(hit: Hit) -> Hit:
+    return Hit(hit.key, hit.limit, hit.window_seconds, amount=-hit.amount, strict=True, final=False)
+
+
+def _is_known(counts: list[Count] | None) -> bool:
+    return counts is not None and counts[0].used > 0

@@ -1,0 +1,471 @@
+"""Erasure, export, encryption at rest: nothing of a person is left, and nothing of a sale is lost."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+import secrets
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from private_shop import Shop, make_shop
+
+from conftest import Service, run_counterfoil
+from counterfoil.infrastructure.postgres_binaries import find_binaries
+from counterfoil.privacy.register import NOT_PERSONAL, PERSONAL
+
+USERS, ORDERS, TOKEN = "/api/v1/users", "/api/v1/orders", "/api/v1/auth/token"
+PASSWORD = "correct horse battery"
+FIELDS = ("phone", "address_line1", "address_line2", "postal_code", "city")
+
+
+class Person:
+    """Somebody with a word of their own in every field there is."""
+
+    def __init__(self) -> None:
+        self.mark = secrets.token_hex(4)
+        self.email = f"cnry{self.mark}mail@example.com"
+        self.name = f"Cnry{self.mark}name"
+        self.profile = {field: f"cnry{self.mark}{field}"[:20] for field in FIELDS} | {"country_code": "DE"}
+        self.key = {"Idempotency-Key": f"registration-{secrets.token_hex(8)}"}
+        self.id = 0
+        self.token = ""
+
+    def register(self, service: Service) -> None:
+        with service.client() as client:
+            body = {"email": self.email, "name": self.name, "password": PASSWORD}
+            registered = client.post(USERS, json=body, headers=self.key)
+            assert registered.status_code == 201, registered.text
+            assert client.post(USERS, json=body, headers=self.key).content == registered.content
+            self.id = registered.json()["id"]
+            signed_in = client.post(TOKEN, json={"email": self.email, "password": PASSWORD})
+            self.token = signed_in.json()["access_token"]
+        with service.client(self.token) as client:
+            assert client.put(f"{USERS}/me", json={"profile": self.profile}).status_code == 200
+
+    def buy(self, service: Service, product_id: int, *, orders: int) -> list[int]:
+        """Place orders, each under a key of its own."""
+        with service.client(self.token) as client:
+            items = [{"product_id": product_id, "quantity": 1}]
+            keys = [{"Idempotency-Key": f"order-{self.mark}-{n:08}"} for n in range(orders)]
+            answers = [client.post(ORDERS, json={"items": items}, headers=key) for key in keys]
+        assert {answer.status_code for answer in answers} == {201}
+        return [answer.json()["id"] for answer in answers]
+
+    def appears_in(self, data: bytes) -> bool:
+        """Look for the person's word as it is, in hexadecimal as a dump writes bytes, and in base64."""
+        word = f"nry{self.mark}".encode()
+        encoded = [base64.b64encode(b"." * n + word)[4:-4] for n in range(3)]
+        lowered = data.lower()
+        return word in lowered or word.hex().encode() in lowered or any(text in data for text in encoded)
+
+
+@pytest.fixture(scope="module")
+def shop(empty_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A shop of the module's own, with its keys in a database of their own, as in a deployment."""
+    return make_shop(empty_database, tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def service(shop: Shop) -> Iterator[Service]:
+    with shop.serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin_token(shop: Shop, make_token: Callable[..., str]) -> str:
+    return make_token("admin", database_url=shop.url)
+
+
+@pytest.fixture(scope="module")
+def product_id(service: Service, admin_token: str) -> int:
+    with service.client(admin_token) as admin:
+        body = {"sku": "GD-1", "name": "Tea", "price": "2.50", "currency": "EUR"}
+        made = int(admin.post("/api/v1/products", json=body).json()["id"])
+        stock = {"kind": "receipt", "quantity": 1000}
+        key = {"Idempotency-Key": "stock-of-the-tests"}
+        assert admin.post(f"/api/v1/inventory/{made}/movements", json=stock, headers=key).status_code == 201
+    return made
+
+
+@pytest.fixture
+def person(service: Service) -> Person:
+    made = Person()
+    made.register(service)
+    return made
+
+
+def dump(url: str, *options: str) -> bytes:
+    program = find_binaries().bin_dir / "pg_dump"
+    return subprocess.run([program, *options, url], capture_output=True, check=True, timeout=120).stdout
+
+
+def state_of(shop: Shop, user_id: int) -> tuple[Any, ...]:
+    """Everything an erasure changes, of one account."""
+    [row] = shop.fetch(
+        "SELECT u.email IS NULL, u.email_index IS NULL, u.name IS NULL, u.erased_at IS NULL, u.is_active,"
+        " p.phone IS NULL,"
+        " (SELECT count(*) FROM idempotency_keys k WHERE k.subject_id = u.subject_id OR k.principal = 'user:' || u.id)"
+        " FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.id = %s",
+        user_id,
+    )
+    return row
+
+
+def keys_of(shop: Shop, user_id: int) -> tuple[int, int]:
+    """Return how many keys and how many tombstones there are of a person."""
+    [(subject,)] = shop.fetch("SELECT subject_id FROM users WHERE id = %s", user_id)
+    [row] = shop.fetch(
+        "SELECT (SELECT count(*) FROM counterfoil_keys.data_keys WHERE subject = %s),"
+        " (SELECT count(*) FROM counterfoil_keys.tombstones WHERE subject = %s)",
+        *[subject] * 2,
+        keys=True,
+    )
+    return row[0], row[1]
+
+
+ERASED = (True, True, True, False, False, True, 0)
+
+
+# ---------------------------------------------------------------- encryption at rest
+def test_no_file_of_the_databases_holds_anything_of_a_person(shop: Shop, service: Service, person: Person) -> None:
+    execute = shop.fetch
+    [(directory,)] = execute("SHOW data_directory")
+    if not Path(directory).is_dir():
+        pytest.skip("the server's files are elsewhere")
+    execute("CHECKPOINT")
+    oids = [execute("SELECT oid FROM pg_database WHERE datname = current_database()", keys=k)[0][0] for k in (0, 1)]
+    folders = [Path(directory) / "base" / str(oid) for oid in oids] + [Path(directory) / "pg_wal"]
+
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    logs = [Path(directory).parent / "postgres.log", service.log_path]
+    found = [path for path in [*files, *logs] if path.exists() and person.appears_in(path.read_bytes())]
+
+    assert len(files) > 100
+    assert found == []
+
+
+def test_a_dump_of_the_data_has_no_key_and_a_dump_of_the_keys_no_data(shop: Shop, person: Person) -> None:
+    data, keys = dump(shop.url), dump(shop.keys_url)
+
+    assert b"counterfoil_keys" not in data
+    assert b"data_keys" in keys
+    assert not person.appears_in(data)
+    assert not person.appears_in(keys)
+    for line in shop.keys_file.read_text().split():
+        assert base64.b64decode(line).hex().encode() not in data + keys
+
+
+def test_a_ciphertext_that_is_moved_to_somebody_else_does_not_open(
+    shop: Shop, service: Service, admin_token: str
+) -> None:
+    one, other = Person(), Person()
+    one.register(service)
+    other.register(service)
+    shop.fetch("UPDATE users SET name = (SELECT name FROM users WHERE id = %s) WHERE id = %s", one.id, other.id)
+
+    with service.client(admin_token) as admin:
+        answer = admin.get(f"{USERS}/{other.id}")
+
+    assert answer.status_code == 500
+    assert not one.appears_in(answer.content)
+    shop.fetch("UPDATE users SET name = NULL WHERE id = %s", other.id)
+
+
+# ---------------------------------------------------------------- export
+def test_security_GD_03_an_export_is_complete_and_ones_own(service: Service, product_id: int, admin_token: str) -> None:
+    one, other = Person(), Person()
+    for each in (one, other):
+        each.register(service)
+    placed = one.buy(service, product_id, orders=3)
+    [foreign] = other.buy(service, product_id, orders=1)
+    with service.client(admin_token) as admin:
+        admin.get(f"{USERS}/{one.id}")
+
+    with service.client(one.token) as client:
+        as_json = client.get(f"{USERS}/me/export")
+        as_csv = client.get(f"{USERS}/me/export", params={"format": "csv"})
+        other_format = client.get(f"{USERS}/me/export", params={"format": "xml"})
+    with service.client() as client:
+        stranger = client.get(f"{USERS}/me/export")
+
+    assert (as_json.status_code, as_csv.status_code) == (200, 200)
+    assert as_json.headers["content-disposition"] == f'attachment; filename="counterfoil-user-{one.id}.json"'
+    found = as_json.json()
+    assert (found["account"]["email"], found["account"]["name"]) == (one.email, one.name)
+    assert found["profile"] == one.profile
+    assert [(order["id"], order["total"], len(order["lines"])) for order in found["orders"]] == [
+        (order_id, "2.50", 1) for order_id in placed
+    ]
+    assert [[event["type"] for event in order["events"]] for order in found["orders"]] == [["order.created"]] * 3
+    assert [entry["action"] for entry in found["audit"]] == [
+        *("user.create", "user.create", "user.update", "user.update", "user.read"),
+    ]
+    assert "argon2" not in as_json.text
+    assert not other.appears_in(as_json.content)
+    assert str(foreign) not in [str(order["id"]) for order in found["orders"]]
+
+    assert as_csv.headers["content-type"] == "application/zip"
+    tables = read_tables(as_csv.content)
+    assert sorted(tables) == ["account.csv", "audit.csv", "order_events.csv", "order_lines.csv", "orders.csv"]
+    assert tables["account.csv"][0]["email"] == one.email
+    assert [row["id"] for row in tables["orders.csv"]] == [str(order_id) for order_id in placed]
+    assert [row["quantity"] for row in tables["order_lines.csv"]] == ["1", "1", "1"]
+    assert [row["action"] for row in tables["audit.csv"]][-1] == "user.export"
+    assert (other_format.status_code, stranger.status_code) == (400, 401)
+
+
+@pytest.mark.parametrize("beginning", ["=1+1", "+1", "-1", "@SUM(1)"])
+def test_a_cell_of_an_export_is_never_a_formula(service: Service, beginning: str) -> None:
+    one = Person()
+    one.register(service)
+    with service.client(one.token) as client:
+        assert client.put(f"{USERS}/me", json={"name": beginning}).status_code == 200
+
+        account = read_tables(client.get(f"{USERS}/me/export", params={"format": "csv"}).content)["account.csv"][0]
+
+    assert account["name"] == f"'{beginning}"
+
+
+def read_tables(packed: bytes) -> dict[str, list[dict[str, str]]]:
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        return {name: list(csv.DictReader(io.StringIO(archive.read(name).decode()))) for name in archive.namelist()}
+
+
+# ---------------------------------------------------------------- erasure
+def test_security_GD_04_an_erased_person_is_nowhere_and_their_sales_are_kept(
+    shop: Shop, service: Service, person: Person, product_id: int, admin_token: str
+) -> None:
+    placed = person.buy(service, product_id, orders=20)
+    with service.client(person.token) as client:
+        assert {client.delete(f"{ORDERS}/{order_id}").status_code for order_id in placed} == {204}
+        draft = client.post(ORDERS, json={"items": [{"product_id": product_id, "quantity": 1}], "draft": True}).json()
+    with service.client(admin_token) as admin:
+        assert admin.get(f"{USERS}/{person.id}").json()["email"] == person.email
+    [(index, sealed)] = shop.fetch("SELECT email_index, email FROM users WHERE id = %s", person.id)
+    sales = "SELECT id, total_amount, currency FROM orders WHERE user_id = %s AND id = ANY (%s) ORDER BY id"
+    before = shop.fetch(sales, person.id, placed)
+    old_dump = dump(shop.url)
+    assert not person.appears_in(old_dump)
+    assert bytes(sealed).hex().encode() in old_dump
+
+    with service.client(person.token) as client:
+        erased = client.delete(f"{USERS}/me")
+
+    assert (erased.status_code, erased.content) == (204, b"")
+    assert state_of(shop, person.id) == ERASED
+    assert keys_of(shop, person.id) == (0, 1)
+    [row] = shop.fetch("SELECT password FROM users WHERE id = %s", person.id)
+    assert row == ("!",)
+    for url in (shop.url, shop.keys_url):
+        data = dump(url)
+        assert not person.appears_in(data)
+        assert bytes(index).hex().encode() not in data
+        assert bytes(sealed).hex().encode() not in data
+    for path in shop.directory.rglob("*"):
+        assert not path.is_file() or not person.appears_in(path.read_bytes()), path
+    assert shop.fetch(sales, person.id, placed) == before
+    with service.client(admin_token) as admin:
+        shown = admin.get(f"{USERS}/{person.id}").json()
+        assert (shown["email"], shown["name"], shown["is_active"]) == ("", "", False)
+        assert set(shown["profile"].values()) == {""}
+        assert admin.get(f"{ORDERS}/{draft['id']}").json()["status"] == "cancelled"
+    with service.client() as client:
+        assert client.post(TOKEN, json={"email": person.email, "password": PASSWORD}).status_code == 401
+    steps = "SELECT changes ->> 'step' FROM audit_entries WHERE action = 'user.erase' AND target_id = %s ORDER BY id"
+    assert [step for (step,) in shop.fetch(steps, person.id)] == list(dict.fromkeys(PERSONAL_STEPS))
+    report = shop.run("reconcile", check=False)
+    assert report.returncode == 0, report.stdout
+
+
+PERSONAL_STEPS = ("close_account", "forget_answers", "forget_person", "shred_key")
+
+
+def test_an_address_is_free_again_once_its_owner_is_erased(shop: Shop, service: Service, person: Person) -> None:
+    with service.client(person.token) as client:
+        assert client.delete(f"{USERS}/me").status_code == 204
+        assert client.delete(f"{USERS}/me").status_code in {204, 401}
+    first = person.id
+
+    person.key = {"Idempotency-Key": f"registration-{secrets.token_hex(8)}"}
+    person.register(service)
+
+    assert person.id != first
+    assert keys_of(shop, person.id) == (1, 0)
+
+
+def test_every_column_that_can_hold_text_is_named_as_personal_or_not(shop: Shop) -> None:
+    columns = {
+        f"{table}.{column}"
+        for table, column in shop.fetch(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+            " AND data_type IN ('text', 'character varying', 'character', 'bytea', 'json', 'jsonb', 'inet', 'xml',"
+            " 'ARRAY')"
+        )
+    }
+
+    assert {*PERSONAL} & {*NOT_PERSONAL} == set()
+    assert sorted(columns - {*PERSONAL, *NOT_PERSONAL}) == []
+    assert sorted({*PERSONAL, *NOT_PERSONAL} - columns) == []
+    assert set(PERSONAL.values()) <= set(PERSONAL_STEPS)
+
+
+# ---------------------------------------------------------------- restore
+def test_security_GD_05_a_restored_backup_does_not_bring_an_erased_person_back(
+    shop: Shop,
+    service: Service,
+    person: Person,
+    product_id: int,
+    empty_database: Callable[[], str],
+    tmp_path: Path,
+) -> None:
+    # In the backup it is open; what was erased once does not wait for it again.
+    [order_id] = person.buy(service, product_id, orders=1)
+    backup = tmp_path / "backup"
+    backup.write_bytes(dump(shop.url, "-Fc", "--compress=0"))
+    with service.client(person.token) as client:
+        assert client.delete(f"{ORDERS}/{order_id}").status_code == 204
+        assert client.delete(f"{USERS}/me").status_code == 204
+    restored = empty_database()
+    restore = find_binaries().bin_dir / "pg_restore"
+    subprocess.run([restore, "--dbname", restored, backup], capture_output=True, check=True, timeout=120)
+    environment = {**shop.environment, "DATABASE_URL": restored}
+    old, shop_url = shop.url, restored
+
+    out = tmp_path / "export.json"
+    run_counterfoil("privacy", "export", str(person.id), str(out), **environment)
+    brought_back = state_of_database(shop_url, person.id)
+    first = run_counterfoil("privacy", "reapply-tombstones", "--json", **environment)
+    second = run_counterfoil("privacy", "reapply-tombstones", "--json", **environment)
+
+    assert not person.appears_in(backup.read_bytes())
+    # The key was not in the backup: what it holds of the person cannot be read.
+    assert '"email": ""' in out.read_text()
+    assert not person.appears_in(out.read_bytes())
+    assert brought_back == (False, True)
+    assert '"people_erased": 1' in first.stdout
+    assert '"people_erased": 0' in second.stdout
+    assert state_of_database(shop_url, person.id) == (True, False)
+    assert state_of_database(old, person.id) == (True, False)
+
+
+def state_of_database(url: str, user_id: int) -> tuple[Any, ...] | None:
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "SELECT email IS NULL AND email_index IS NULL AND name IS NULL, is_active FROM users WHERE id = %s",
+            [user_id],
+        ).fetchone()
+
+
+def test_a_restored_key_store_does_not_open_an_erased_person(shop: Shop, service: Service, person: Person) -> None:
+    [(subject,)] = shop.fetch("SELECT subject_id FROM users WHERE id = %s", person.id)
+    columns = "subject, wrapped, created_at, master_key"
+    [kept] = shop.fetch(f"SELECT {columns} FROM counterfoil_keys.data_keys WHERE subject = %s", subject, keys=True)  # noqa: S608 - fixed text
+    with service.client(person.token) as client:
+        assert client.delete(f"{USERS}/me").status_code == 204
+    shop.fetch("DELETE FROM counterfoil_keys.tombstones WHERE subject = %s", subject, keys=True)
+    shop.fetch(f"INSERT INTO counterfoil_keys.data_keys ({columns}) VALUES (%s, %s, %s, %s)", *kept, keys=True)  # noqa: S608 - fixed text
+
+    done = shop.run("privacy", "reapply-tombstones", "--json")
+
+    assert '"keys_deleted": 1' in done.stdout
+    assert keys_of(shop, person.id) == (0, 1)
+
+
+# ---------------------------------------------------------------- deferral
+def test_security_GD_06_an_open_order_defers_an_erasure_with_a_reason(
+    shop: Shop, service: Service, person: Person, product_id: int
+) -> None:
+    [order_id] = person.buy(service, product_id, orders=1)
+    before = state_of(shop, person.id)
+
+    with service.client(person.token) as client:
+        answers = [client.delete(f"{USERS}/me") for _ in range(2)]
+
+        assert [answer.status_code for answer in answers] == [202, 202]
+        assert answers[0].json() == answers[1].json()
+        assert answers[0].json()["state"] == "deferred"
+        assert answers[0].json()["reason"] == f"These orders are not finished: {order_id} (created)."
+        assert state_of(shop, person.id) == before
+        assert keys_of(shop, person.id) == (1, 0)
+        assert client.get(f"{ORDERS}/{order_id}").json()["status"] == "created"
+        assert f" {order_id} (created)" in " ".join(shop.run("privacy", "status", "--json").stdout.split())
+        assert client.delete(f"{ORDERS}/{order_id}").status_code == 204
+        assert [client.delete(f"{USERS}/me").status_code] == [204]
+
+    assert state_of(shop, person.id) == ERASED
+    assert keys_of(shop, person.id) == (0, 1)
+
+
+def test_the_terminal_erases_by_address_and_says_what_it_waits_for(
+    shop: Shop, service: Service, person: Person, product_id: int
+) -> None:
+    [order_id] = person.buy(service, product_id, orders=1)
+
+    waiting = shop.run("privacy", "erase", person.email)
+    with service.client(person.token) as client:
+        assert client.delete(f"{ORDERS}/{order_id}").status_code == 204
+    done = shop.run("privacy", "erase", str(person.id), "--json")
+    unknown = [shop.run("privacy", "erase", who, check=False) for who in (person.email, "999999999", "nobody")]
+
+    assert f"These orders are not finished: {order_id} (created)." in " ".join(waiting.stderr.split())
+    assert '"state": "completed"' in done.stdout
+    assert state_of(shop, person.id) == ERASED
+    assert [result.returncode for result in unknown] == [1, 1, 1]
+    assert all(re.fullmatch(r"Error: .*\n", result.stderr) for result in unknown)
+
+
+def test_keys_without_an_account_are_swept_when_asked(shop: Shop, person: Person) -> None:
+    shop.fetch("UPDATE counterfoil_keys.data_keys SET created_at = now() - interval '2 days'", keys=True)
+    shop.fetch(
+        "INSERT INTO counterfoil_keys.data_keys (subject, wrapped, master_key, created_at)"
+        " SELECT gen_random_uuid(), 'x', id, now() - n * interval '20 hours' FROM counterfoil_keys.master_keys,"
+        " generate_series(0, 2) AS n LIMIT 3",
+        keys=True,
+    )
+
+    counted = shop.run("keys", "sweep", "--json").stdout
+    swept = shop.run("keys", "sweep", "--delete", "--json").stdout
+
+    assert '"orphans": 1,' in counted
+    assert '"deleted": 1' in swept
+    assert keys_of(shop, person.id) == (1, 0)
+    shop.fetch("DELETE FROM counterfoil_keys.data_keys WHERE wrapped = 'x'", keys=True)
+
+
+def test_the_master_keys_are_nobody_elses_to_read(shop: Shop) -> None:
+    assert shop.keys_file.stat().st_mode & 0o077 == 0
+
+
+def test_a_store_that_is_away_is_503_and_orders_go_on(
+    shop: Shop, service: Service, person: Person, product_id: int, postgres_url: str
+) -> None:
+    name = shop.keys_url.rpartition("/")[2]
+    body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Eve", "password": PASSWORD}
+    before = state_of(shop, person.id), shop.fetch("SELECT count(*) FROM users")
+    with psycopg.connect(postgres_url, autocommit=True) as connection, service.client(person.token) as client:
+        rename = 'ALTER DATABASE "{}" RENAME TO "{}"'
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute(rename.format(name, f"{name}_away"))
+        try:
+            away = [client.get(f"{USERS}/me"), client.post(USERS, json=body), client.delete(f"{USERS}/me")]
+            [order_id] = person.buy(service, product_id, orders=1)
+            shown = client.get(f"{ORDERS}/{order_id}")
+        finally:
+            connection.execute(rename.format(f"{name}_away", name))
+        back = client.get(f"{USERS}/me")
+        assert client.delete(f"{ORDERS}/{order_id}").status_code == 204
+
+    assert [(a.status_code, a.json()["error"]["code"], a.headers["retry-after"]) for a in away] == [
+        (503, "KEY_STORE_UNAVAILABLE", "1")
+    ] * 3
+    assert shown.status_code == 200
+    assert (back.status_code, back.json()["email"]) == (200, person.email)
+    assert (state_of(shop, person.id)[:6], shop.fetch("SELECT count(*) FROM users")) == (before[0][:6], before[1])
