@@ -73,7 +73,6 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "api_keys.secret_hash": "SHA-256 of a random text, dead with the account",
     "api_keys.scopes": "what the key could do",
     "api_keys.created_by": "an account's number",
-    "rate_limits.key": "a keyed hash, gone with its window",
     "erasure_requests.requested_by": "an account's number",
     "erasure_requests.step": "how far an erasure is",
     "erasure_requests.deferred_reason": "numbers and states of orders",
