@@ -16,7 +16,7 @@ from docs_text import fence, first_line, table
 
 from counterfoil.api.bodies import BODY_BYTES_MAX
 from counterfoil.api.schemas.validation import PROBLEMS_MAX
-from counterfoil.cli import processes
+from counterfoil.cli import jobs, processes
 from counterfoil.config import settings
 from counterfoil.config.settings import Settings
 from counterfoil.infrastructure.idempotency import KEY_HOURS, KEY_HOURS_LONG
@@ -28,6 +28,7 @@ from counterfoil.orders.states import render_state_diagram
 from counterfoil.payments.gateways.base import ATTEMPT_SECONDS_MAX, CONNECT_SECONDS_MAX
 from counterfoil.payments.gateways.resilient import ResiliencePolicy
 from counterfoil.proof.bench.report import TARGETS
+from counterfoil.users.sessions import FAMILY_DAYS, REFRESH_DAYS
 from counterfoil.users.tokens import TOKEN_SECONDS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -136,7 +137,8 @@ def _times() -> Iterator[tuple[str, str, str]]:
     yield "idempotency key of a stock movement", f"{KEY_HOURS_LONG} h", "infrastructure/idempotency.py"
     yield "access token", f"{TOKEN_SECONDS:,} s", "users/tokens.py"
     yield "stock held for an unpaid order", f"{_default('counterfoil_hold_seconds'):,} s", "COUNTERFOIL_HOLD_SECONDS"
-    yield "expiry job runs every", f"{vars(processes)['_EXPIRY_INTERVAL_SECONDS']:g} s", "cli/processes.py"
+    yield "refresh token, sign-in", f"{REFRESH_DAYS} days, {FAMILY_DAYS} days", "users/sessions.py"
+    yield "jobs of the worker run every", f"{vars(jobs)['_INTERVAL_SECONDS']:g} s", "cli/jobs.py"
     queue_ms = _default("counterfoil_submit_timeout_ms")
     yield "wait of an order in the queue", f"{queue_ms:,} ms", "COUNTERFOIL_SUBMIT_TIMEOUT_MS"
     yield "one SQL statement", waits["statement_timeout"], "config/settings.py"

@@ -25,15 +25,6 @@ from counterfoil.cli.service import (
 
 # What is in flight gets 35 s, then the process is ended.
 _GRACE_SECONDS: Final = 35
-_EXPIRY_INTERVAL_SECONDS: Final = 1.0
-# Small enough that the stock rows of one round are locked for milliseconds.
-_EXPIRY_ORDERS_MAX: Final = 50
-# Each takes a handful of small transactions, and the expiry of orders must not wait for long.
-_ERASURES_MAX: Final = 10
-_MAIL_INTERVAL_SECONDS: Final = 1.0
-_MAILS_MAX: Final = 20
-# A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
-_MAIL_STOP_SECONDS_MAX: Final = 15
 # Any number that nobody else on the server uses for the same purpose: "cfmig" in ASCII.
 _MIGRATION_LOCK: Final = 0x63666D6967
 
@@ -121,79 +112,14 @@ def work(
     require_master_keys()
     from django.conf import settings
 
+    from counterfoil.cli.jobs import run_jobs
     from counterfoil.infrastructure.logging import configure_logging
 
     configure_logging(settings.COUNTERFOIL.counterfoil_log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    mails = threading.Thread(target=_run_mails, args=[stop], daemon=True)
-    mails.start()
-    while not stop.is_set():
-        if not _work_once():
-            stop.wait(_EXPIRY_INTERVAL_SECONDS)
-    mails.join(_MAIL_STOP_SECONDS_MAX)
-
-
-def _work_once() -> bool:
-    """Do one round of every job; returns whether there may be more to do at once."""
-    import structlog
-    from django import db
-
-    from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
-    from counterfoil.infrastructure.audit_anchors import write_due_anchor
-    from counterfoil.infrastructure.database import run_in_thread
-    from counterfoil.infrastructure.idempotency import delete_expired_keys
-    from counterfoil.infrastructure.limit_stores import delete_expired_limits
-    from counterfoil.kernel.errors import Unavailable
-    from counterfoil.kernel.ids import new_request_id
-    from counterfoil.orders.commands import Trace
-    from counterfoil.orders.services import expire_orders
-    from counterfoil.privacy.services import retry_erasures
-    from counterfoil.users import recovery, sessions
-
-    log = structlog.get_logger(__name__)
-    try:
-        trace = Trace("job:expire-orders", new_request_id())
-        expired = run_in_thread(expire_orders, limit=_EXPIRY_ORDERS_MAX, trace=trace)
-        deleted = run_in_thread(delete_expired_keys, limit=1000)
-        run_in_thread(delete_expired_limits, limit=1000)
-        erased = run_in_thread(retry_erasures, limit=_ERASURES_MAX, request_id=trace.request_id)
-        for delete_old in (sessions.delete_old_revocations, sessions.delete_ended, recovery.delete_done):
-            run_in_thread(delete_old, limit=1000)
-        sealed = run_in_thread(seal_entries)
-        run_in_thread(write_due_anchor)
-    except Unavailable as error:
-        log.warning("work.database_away", code=error.code)
-        return False
-    except db.Error:
-        log.exception("work.failed")
-        return False
-    if expired or deleted or erased:
-        log.info("work.done", orders_expired=expired, keys_deleted=deleted, people_erased=erased)
-    return expired == _EXPIRY_ORDERS_MAX or sealed >= SEAL_ENTRIES_MAX
-
-
-def _run_mails(stop: threading.Event) -> None:
-    """Send mails until told to stop; on a thread of its own, because a mail server may take a minute to say no."""
-    import structlog
-    from django import db
-
-    from counterfoil.infrastructure.database import run_in_thread
-    from counterfoil.kernel.errors import Unavailable
-    from counterfoil.users.recovery import send_due_mails
-
-    log = structlog.get_logger(__name__)
-    while not stop.is_set():
-        try:
-            more = run_in_thread(send_due_mails, limit=_MAILS_MAX) == _MAILS_MAX
-        except Unavailable:
-            more = False  # the other jobs say so
-        except db.Error:
-            log.exception("mail.failed")
-            more = False
-        if not more:
-            stop.wait(_MAIL_INTERVAL_SECONDS)
+    run_jobs(stop)
 
 
 def migrate(data: DataOption = None) -> None:

@@ -197,7 +197,8 @@ def _prepare_database(data: Path, port: int) -> _Started:
     finally:
         db.connections.close_all()
         # Only the migration and the demo data need the owner's login: no session of it stays open.
-        db.connection.close_pool()  # type: ignore[attr-defined] # of the PostgreSQL backend
+        for each in db.connections.all():
+            each.close_pool()  # type: ignore[attr-defined] # of the PostgreSQL backend
     console.print("[green]✓[/] Demo products and people are loaded")
     service = _describe(port, admin_token=admin_token, customer_token=customer_token)
     logins = _keep_logins(data / "logins.json", accounts.passwords)

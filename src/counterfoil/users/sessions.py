@@ -80,7 +80,8 @@ def check_credentials(*, email: str, password: str, address: str) -> tuple[UserR
         account = normalise_email(email)
     except ValueError:
         account = ""
-    begin_attempt(account=account, address=address)
+    # What is no address is counted as it was given, so that one mistake is not everybody's.
+    begin_attempt(account=account or email, address=address)
     found = repositories.read_credentials(account) if account else None
     if not passwords.is_right(password, found[1] if found else None) or found is None:
         log.warning("security.login_failed", user_id=found[0].id if found else None)

@@ -52,6 +52,8 @@ def member_url(postgres_url: str, database_url: str) -> Iterator[str]:
     with psycopg.connect(postgres_url, autocommit=True) as superuser:
         superuser.execute(f"CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE counterfoil_app".encode())
         yield with_login(database_url, login, password)
+        # What a session made for itself is dropped by the server after the client has gone: wait for the end of it.
+        superuser.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", [login])
         superuser.execute(f"DROP ROLE {login}".encode())
 
 

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from private_shop import Shop, make_shop
 
-from conftest import Service, run_counterfoil
+from conftest import PRODUCTION, Service, run_counterfoil
 
 USERS = "/api/v1/users"
 PASSWORD = "correct horse battery"
@@ -169,9 +169,8 @@ def test_nothing_starts_with_a_weak_key(
         path.write_text(text)
         path.chmod(mode)
 
-    refused = run_counterfoil(
-        command, check=False, DATABASE_URL=database_url, COUNTERFOIL_MASTER_KEYS_FILE=str(path), COUNTERFOIL_DEMO="0"
-    )
+    environment = {**PRODUCTION, "DATABASE_URL": database_url, "COUNTERFOIL_MASTER_KEYS_FILE": str(path)}
+    refused = run_counterfoil(command, check=False, **environment)
 
     assert refused.returncode == 1
     assert problem in refused.stderr

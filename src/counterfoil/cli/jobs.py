@@ -1,0 +1,108 @@
+"""What a worker does again and again; one job that fails does not keep the others waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+# An expired order should be seen within a second or two, and a change be chained within as much.
+_INTERVAL_SECONDS: Final = 1.0
+# Small enough that the stock rows of one round are locked for milliseconds.
+_EXPIRY_ORDERS_MAX: Final = 50
+# Each takes a handful of small transactions, and the expiry of orders must not wait for long.
+_ERASURES_MAX: Final = 10
+_DELETED_ROWS_MAX: Final = 1000
+_MAILS_MAX: Final = 20
+# A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
+_MAIL_STOP_SECONDS_MAX: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`run` does up to `full` things and returns how many it did; `full` of them mean that there may be more."""
+
+    name: str
+    run: Callable[[], int]
+    full: int
+
+
+def run_jobs(stop: threading.Event) -> None:
+    """Run every job in rounds until told to stop.
+
+    Mails go out beside them: a mail server may take a minute to say no.
+    """
+    mails = threading.Thread(target=_run_until, args=[_mail_jobs(), stop], daemon=True)
+    mails.start()
+    _run_until(_database_jobs(), stop)
+    mails.join(_MAIL_STOP_SECONDS_MAX)
+
+
+def _run_until(jobs: list[Job], stop: threading.Event) -> None:
+    while not stop.is_set():
+        more = False
+        for job in jobs:
+            more = _run(job) or more
+        if not more:
+            stop.wait(_INTERVAL_SECONDS)
+
+
+def _run(job: Job) -> bool:
+    """Run one job once; returns whether there may be more to do at once. What it could not do now, it does later."""
+    import structlog
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.kernel.errors import Unavailable
+
+    log = structlog.get_logger(__name__)
+    try:
+        done = run_in_thread(job.run)
+    except Unavailable as error:
+        log.warning("work.unavailable", job=job.name, code=error.code)
+        return False
+    except Exception:  # the loop's outermost line: the other jobs go on
+        log.exception("work.failed", job=job.name)
+        return False
+    if done and job.name != "seal_entries":  # sealing follows every other change, and would fill the log
+        log.info("work.done", job=job.name, count=done)
+    return done >= job.full
+
+
+def _database_jobs() -> list[Job]:
+    from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
+    from counterfoil.infrastructure.audit_anchors import write_due_anchor
+    from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+    from counterfoil.orders.services import expire_orders
+    from counterfoil.privacy.services import retry_erasures
+    from counterfoil.users import recovery, sessions
+
+    def expire() -> int:
+        return expire_orders(limit=_EXPIRY_ORDERS_MAX, trace=Trace("job:expire-orders", new_request_id()))
+
+    def write_anchor() -> int:
+        return 1 if write_due_anchor() else 0
+
+    def delete(name: str, function: Callable[..., int]) -> Job:
+        return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
+
+    return [
+        Job("expire_orders", expire, _EXPIRY_ORDERS_MAX),
+        Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
+        Job("write_anchor", write_anchor, 2),
+        Job("retry_erasures", lambda: retry_erasures(limit=_ERASURES_MAX, request_id=new_request_id()), _ERASURES_MAX),
+        delete("delete_idempotency_keys", delete_expired_keys),
+        delete("delete_limits", delete_expired_limits),
+        delete("delete_revocations", sessions.delete_old_revocations),
+        delete("delete_sign_ins", sessions.delete_ended),
+        delete("delete_links", recovery.delete_done),
+    ]
+
+
+def _mail_jobs() -> list[Job]:
+    from counterfoil.users.recovery import send_due_mails
+
+    return [Job("send_mails", lambda: send_due_mails(limit=_MAILS_MAX), _MAILS_MAX)]
