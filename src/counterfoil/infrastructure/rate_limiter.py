@@ -18,8 +18,8 @@ from typing import Final, Protocol
 import structlog
 from django.conf import settings
 
-from counterfoil.infrastructure.breaker import Breaker
 from counterfoil.infrastructure.limit_stores import Amount, LimitStore, MemoryStore, Used
+from counterfoil.kernel.breaker import Breaker, BreakerOpen, BreakerPolicy, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,10 @@ _HITS_MAX: Final = 500
 _SPENT_MAX: Final = 10_000
 # When this process itself stood still, timer and answer are due in the same round: the answer may be read first.
 _ROUNDS_OF_GRACE: Final = 8
+# Three failures in 5 s, then 5 s without the store; one good answer brings it back.
+_POLICY: Final = BreakerPolicy(
+    failures_min=3, failure_ratio=0, window_seconds=5, open_seconds=5, open_seconds_max=5, probes_to_close=1
+)
 # Whoever waits for a sign-in in a thread waits no longer than this for its count.
 _THREAD_SECONDS_MAX: Final = 5.0
 
@@ -156,9 +160,7 @@ class RateLimiter:
                 await guarded.store.close()
 
     def _guard(self, name: str, store: LimitStore, seconds_max: float) -> _Guarded:
-        # semantics.md 6: three failures in 5 s, then 5 s without it.
-        breaker = Breaker(failures_max=3, window_seconds=5, pause_seconds=5, clock=self._clock)
-        return _Guarded(name, store, seconds_max, breaker)
+        return _Guarded(name, store, seconds_max, Breaker(_POLICY, clock=self._clock))
 
     def _refuse_from_memory(self, hits: Sequence[Hit], now: float) -> list[Count] | None:
         """Return a refusal when one of the keys is known to be spent; the others are not charged then."""
@@ -232,7 +234,11 @@ class RateLimiter:
 
         Whoever has waited through one failure does not wait for a second one.
         """
-        if guarded.breaker.is_open or since < guarded.failed_at:
+        if since < guarded.failed_at:
+            return None
+        try:
+            permit = guarded.breaker.enter()
+        except BreakerOpen:
             return None
         task = asyncio.ensure_future(guarded.store.add(amounts))
         # Not wait_for: cancelling a statement waits for the server, which may be what stands still.
@@ -243,12 +249,12 @@ class RateLimiter:
             await asyncio.sleep(0)
         failure = task.exception() if task.done() else TimeoutError()
         if failure is None:
-            guarded.breaker.record_success()
+            guarded.breaker.leave(permit, Verdict.SUCCESS)
             self._observer.limits_counted(hits=len(amounts), store=guarded.name)
             return {amount.key: used for amount, used in zip(amounts, task.result(), strict=True)}
         self._abandon(task)
         guarded.failed_at = self._clock()
-        guarded.breaker.record_failure()
+        guarded.breaker.leave(permit, Verdict.FAILURE)
         self._observer.store_failed(store=guarded.name)
         log.warning("limits.store_away", store=guarded.name, error=type(failure).__name__)
         return None
