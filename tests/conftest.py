@@ -27,6 +27,9 @@ os.environ["COUNTERFOIL_SECRET"] = SECRET
 os.environ["COUNTERFOIL_DEMO"] = "1"
 # All tests come from one address; those about limits set their own.
 os.environ["COUNTERFOIL_LIMIT_FACTOR"] = "10000"
+# So do they pay none of their orders; those about holds set their own as well.
+os.environ["COUNTERFOIL_OPEN_ORDERS_MAX"] = "0"
+os.environ["COUNTERFOIL_OPEN_UNITS_MAX"] = "0"
 os.environ["COUNTERFOIL_KEYS_URL"] = ""  # the keys of each database in a schema of its own
 _master_keys, os.environ["COUNTERFOIL_MASTER_KEYS_FILE"] = tempfile.mkstemp(prefix="counterfoil-test-keys-")
 os.write(_master_keys, base64.b64encode(bytes([255, *secrets.token_bytes(31)])))

@@ -32,7 +32,7 @@ from counterfoil.api.route_table import list_routes
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_seconds, draining)."""
+    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_terms, draining)."""
     api = Router(
         "/",
         route_handlers=[

@@ -21,6 +21,7 @@ from counterfoil.api.app import make_api
 from counterfoil.api.bodies import limit_body
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.api.middleware.transport import Transport, TransportRules
+from counterfoil.config.settings import Settings
 from counterfoil.infrastructure.database import make_hot_pool, run_in_thread
 from counterfoil.infrastructure.key_store import load_named_keys
 from counterfoil.infrastructure.limit_stores import PostgresStore, RedisStore
@@ -28,6 +29,7 @@ from counterfoil.infrastructure.logging import configure_logging
 from counterfoil.infrastructure.metrics import IntakeMetrics, LimiterMetrics
 from counterfoil.infrastructure.rate_limiter import RateLimiter, use_limiter
 from counterfoil.kernel.errors import Unavailable
+from counterfoil.orders.holds import HoldTerms
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
@@ -47,7 +49,7 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     pool = make_hot_pool(size=values.counterfoil_pool_size)
     await pool.open()
     intake = Intake(
-        partial(place_batch, pool, hold_seconds=values.counterfoil_hold_seconds),
+        partial(place_batch, pool, terms=_hold_terms(values)),
         limits=IntakeLimits(
             batch_orders_max=values.counterfoil_batch_orders_max,
             queue_orders_max=values.counterfoil_queue_orders_max,
@@ -116,6 +118,14 @@ async def _load_named_keys() -> None:
         await asyncio.sleep(_KEYS_RETRY_SECONDS)
 
 
+def _hold_terms(values: Settings) -> HoldTerms:
+    return HoldTerms(
+        values.counterfoil_hold_seconds,
+        orders_max=values.counterfoil_open_orders_max,
+        units_max=values.counterfoil_open_units_max,
+    )
+
+
 def make_application() -> ASGIApp:
     """Assemble the application of one web process."""
     values = settings.COUNTERFOIL
@@ -129,7 +139,7 @@ def make_application() -> ASGIApp:
         await console({**scope, "path": path}, limit_body(receive), send)
 
     api = make_api(
-        state={"draining": False, "hold_seconds": values.counterfoil_hold_seconds},
+        state={"draining": False, "hold_terms": _hold_terms(values)},
         lifespan=[_run_hot_path],
         mounts=[mount_console],
     )

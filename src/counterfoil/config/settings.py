@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     counterfoil_hold_seconds: int = Field(
         1800, ge=1, le=604_800, description="How long an unpaid order keeps its stock (30 minutes)."
     )
+    counterfoil_open_orders_max: int = Field(
+        100, ge=0, le=10_000, description="Unpaid orders a customer may have open; scarce goods: 5; 0: any number."
+    )
+    counterfoil_open_units_max: int = Field(
+        0, ge=0, le=10_000, description="Units in a customer's unpaid orders; scarce goods: 50; 0: any number."
+    )
     counterfoil_public_url: str = Field(
         "http://127.0.0.1:8000",
         description="Address of the shop for people; links in mails begin with it. Must be https outside demo mode.",

@@ -76,6 +76,15 @@ class Migration(migrations.Migration):
         audited_table("adjustments", "adjustment"),
         audited_table("stock_levels", "stock_level", id_column="product_id"),
         audited_table("stock_movements", "stock_movement"),
+        # place_orders_v2() counts by it what a customer holds without having paid.
+        migrations.AddIndex(
+            "order",
+            models.Index(
+                fields=["user", "reserved_until"],
+                name="idx_orders_open_holds",
+                condition=models.Q(status="created"),
+            ),
+        ),
         run_sql_file(SQL / "place_orders_v2.sql", reverse_sql="DROP FUNCTION place_orders_v2"),
         run_sql_file(
             SQL / "audit_roles_v1.sql", reverse_sql=(SQL / "audit_roles_v1_reverse.sql").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from counterfoil.kernel.errors import Conflict, NotFound, Unavailable
+from counterfoil.kernel.errors import Conflict, LimitExceeded, NotFound, Unavailable
 
 
 class Shortage(TypedDict):
@@ -55,6 +55,12 @@ class ClientReferenceTaken(Conflict):
     """Another order of this user has this client_reference already."""
 
     code = "CLIENT_REFERENCE_TAKEN"
+
+
+class OpenOrdersExceeded(LimitExceeded):
+    """{open_orders} unpaid orders hold stock for this customer already; pay or cancel one, or try again in {retry_after_seconds} seconds."""  # noqa: E501 - the sentence is one line
+
+    code = "OPEN_ORDERS_EXCEEDED"
 
 
 class QueueFull(Unavailable):

@@ -42,6 +42,10 @@ class Order(models.Model):
             models.Index(fields=["-created_at"], name="idx_orders_created_at"),
             models.Index(fields=["user", "-created_at", "-id"], name="idx_orders_user_page"),
             models.Index(fields=["reserved_until"], name="idx_orders_reserved_until", condition=Q(status="created")),
+            # What one customer holds without having paid, however many orders they have had.
+            models.Index(
+                fields=["user", "reserved_until"], name="idx_orders_open_holds", condition=Q(status="created")
+            ),
         ]
         constraints = [
             _one_of("status", OrderStatus, "ck_orders_status"),

@@ -15,8 +15,9 @@ from counterfoil.infrastructure.idempotency import IdempotencyInProgress, Idempo
 from counterfoil.kernel.errors import DomainError, ValidationFailed
 from counterfoil.orders import pricing
 from counterfoil.orders.commands import PlaceOrder
-from counterfoil.orders.errors import ClientReferenceTaken, InsufficientInventory, Shortage
+from counterfoil.orders.errors import ClientReferenceTaken, InsufficientInventory, OpenOrdersExceeded, Shortage
 from counterfoil.orders.events import OrderFacts
+from counterfoil.orders.holds import HoldTerms, too_many_units
 from counterfoil.orders.repositories import HotPool, run_place_orders
 
 # Deadlocks and serialization failures are retried here and nowhere else: full jitter, 10 to 250 ms.
@@ -49,16 +50,17 @@ _facts = msgspec.json.Decoder(OrderFacts)
 _refusal = msgspec.json.Decoder(_Refusal)
 _line_problems = msgspec.json.Decoder(list[_LineProblem])
 _strings = msgspec.json.Decoder(list[str])
+_details = msgspec.json.Decoder(dict[str, int | None])
 
 
-async def place_batch(pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int) -> list[Outcome]:
+async def place_batch(pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms) -> list[Outcome]:
     """Place the orders of one batch in arrival order and commit once; returns one outcome per command.
 
     A second use of a key inside the batch is not sent: it gets the first one's outcome. Raises what the database
     raises when it refuses the whole batch, after which nothing of it is written.
     """
     leaders, follows = _split_duplicates(commands)
-    outcomes = await _place_with_retries(pool, [commands[i] for i in leaders], hold_seconds=hold_seconds)
+    outcomes = await _place_with_retries(pool, [commands[i] for i in leaders], terms=terms)
     by_index = dict(zip(leaders, outcomes, strict=True))
     return [by_index[i] if i in by_index else _follow(commands, i, follows[i], by_index) for i in range(len(commands))]
 
@@ -83,9 +85,9 @@ def _split_duplicates(commands: Sequence[PlaceOrder]) -> tuple[list[int], dict[i
 def _follow(commands: Sequence[PlaceOrder], index: int, first: int, outcomes: dict[int, Outcome]) -> Outcome:
     outcome = outcomes[first]
     if commands[index].fingerprint != commands[first].fingerprint:
-        # The first use settled nothing: an invalid request leaves the key free, and a misuse may stand beside the
-        # rightful repetition. The other request is to ask again.
-        settled = not isinstance(outcome, ValidationFailed | IdempotencyKeyReused)
+        # The first use settled nothing: an invalid request and a limit leave the key free, and a misuse may stand
+        # beside the rightful repetition. The other request is to ask again.
+        settled = not isinstance(outcome, ValidationFailed | OpenOrdersExceeded | IdempotencyKeyReused)
         return IdempotencyKeyReused() if settled else IdempotencyInProgress()
     if isinstance(outcome, InsufficientInventory):
         again = InsufficientInventory(**outcome.details)
@@ -94,11 +96,11 @@ def _follow(commands: Sequence[PlaceOrder], index: int, first: int, outcomes: di
     return PlacedOrder(outcome.facts, replayed=True) if isinstance(outcome, PlacedOrder) else outcome
 
 
-async def _place_with_retries(pool: HotPool, commands: Sequence[PlaceOrder], *, hold_seconds: int) -> list[Outcome]:
+async def _place_with_retries(pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms) -> list[Outcome]:
     for attempt in range(_RETRIES_MAX + 1):
         try:
             async with hot_connection(pool) as connection:
-                rows = await run_place_orders(connection, commands, hold_seconds=hold_seconds)
+                rows = await run_place_orders(connection, commands, terms=terms)
             return [_read_outcome(command, row) for command, row in zip(commands, rows, strict=True)]
         except psycopg.errors.UniqueViolation as error:
             if error.diag.constraint_name == "uq_orders_client_reference" and len(commands) == 1:
@@ -129,6 +131,8 @@ def _outcome(command: PlaceOrder, row: tuple[Any, ...]) -> PlacedOrder | DomainE
         return PlacedOrder(_facts.decode(facts), replayed=outcome == "replayed")
     if outcome in {"out_of_stock", "replayed_refusal"}:
         return _insufficient(_refusal.decode(facts), replayed=outcome == "replayed_refusal")
+    if outcome == "too_many_open":
+        return OpenOrdersExceeded(**_details.decode(facts))
     if outcome == "key_reused":
         return IdempotencyKeyReused()
     if outcome == "seen":  # and gone: its row was cleaned away between two statements of the batch
@@ -147,6 +151,8 @@ def _invalid(command: PlaceOrder, outcome: str, facts: str) -> ValidationFailed:
         return pricing.currency_mixed(*_strings.decode(facts))
     if outcome == "total_too_large":
         return pricing.total_too_large()
+    if outcome == "too_many_units":
+        return too_many_units(int(facts))
     assert outcome == "unknown_user", outcome
     message = f"There is no active user {command.user_id}."
     return ValidationFailed([{"field": "user_id", "message": message}])

@@ -9,6 +9,7 @@ from counterfoil.kernel.errors import DomainError, ValidationFailed
 from counterfoil.kernel.money import AMOUNT_MAX, Money
 from counterfoil.orders.commands import OrderLine
 from counterfoil.orders.errors import InsufficientInventory, Shortage
+from counterfoil.orders.holds import HoldTerms, OpenHolds, check_holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +64,31 @@ def check_stock(wanted: Mapping[int, int], available: Mapping[int, int | None]) 
 
 
 def decide_order(
-    lines: Sequence[OrderLine], offers: Mapping[int, Offer], available: dict[int, int | None]
+    lines: Sequence[OrderLine],
+    offers: Mapping[int, Offer],
+    available: dict[int, int | None],
+    *,
+    terms: HoldTerms,
+    held: OpenHolds | None = None,
 ) -> PricedOrder | DomainError:
-    """Decide one order and take its stock out of `available` when it can be placed; otherwise say why not.
+    """Decide one order; when it can be placed, take its stock out of `available` and add it to `held`.
 
+    `held` is what the customer has open, None when that does not matter: no cap, or somebody else orders for them.
     The reference for place_orders_v2(), which applies the same decision to a whole batch in arrival order.
     """
+    units = sum(line.quantity for line in lines)
     try:
         priced = price_order(lines, offers)
+        if held is not None:
+            check_holds(held, terms, orders=1, units=units)
         check_stock({line.product_id: line.quantity for line in lines}, available)
     except DomainError as error:
         return error
     for line in lines:
         left = available[line.product_id]
         available[line.product_id] = None if left is None else left - line.quantity
+    if held is not None:
+        held.add(units, seconds=terms.seconds)
     return priced
 
 

@@ -3,7 +3,8 @@
 SELECT n, outcome, order_id, facts FROM place_orders_v2(
   %(users)s::bigint[], %(actors)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(requests)s::text[],
   %(references)s::text[], %(events)s::uuid[], %(line_orders)s::integer[], %(line_products)s::bigint[],
-  %(line_quantities)s::integer[], %(hold_seconds)s::integer, %(key_hours)s::integer, %(total_max)s::numeric);
+  %(line_quantities)s::integer[], %(hold_seconds)s::integer, %(key_hours)s::integer, %(total_max)s::numeric,
+  %(open_orders_max)s::integer, %(open_units_max)s::integer);
 
 -- name: read_orders
 -- Orders with their lines as JSON, amounts in minor units. A reservation that has run out reads as expired, whether
@@ -39,6 +40,25 @@ ORDER BY e.aggregate_id, e.seq;
 SELECT id FROM orders
 WHERE id = %(order_id)s AND (%(owner)s::bigint IS NULL OR user_id = %(owner)s)
 FOR NO KEY UPDATE;
+
+-- name: lock_holds
+-- The same lock as in place_orders_v2: who decides on this customer's holds.
+SELECT pg_advisory_xact_lock(x'6366686f'::integer, mod(%(user_id)s::bigint, 2147483647)::integer);
+
+-- name: read_open_holds
+-- What a customer has open beside one order: orders, units (0 when nobody asks for them), seconds until the first ends.
+-- No cap is larger than 10,000, and every order holds a unit or more: counting further would change no decision.
+SELECT count(h.reserved_until)::integer, coalesce(sum(h.units), 0)::bigint,
+       coalesce(ceil(extract(epoch FROM min(h.reserved_until) - now())), 0)::integer
+FROM users u LEFT JOIN LATERAL (
+  SELECT o.reserved_until, CASE WHEN %(with_units)s::boolean THEN (
+           SELECT sum(i.quantity) FROM order_items i WHERE i.order_id = o.id) END AS units
+  FROM orders o
+  WHERE o.user_id = u.id AND o.status = 'created' AND o.reserved_until > now() AND o.id <> %(apart_from)s
+  ORDER BY o.reserved_until LIMIT 10000
+) AS h ON true
+WHERE u.id = %(user_id)s AND u.role = 'customer'
+GROUP BY u.id;
 
 -- name: insert_draft
 INSERT INTO orders (user_id, total_amount, currency, status, client_reference, created_at, updated_at)

@@ -23,6 +23,7 @@ from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken
 from counterfoil.orders.events import ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
+from counterfoil.orders.holds import HoldTerms, OpenHolds
 from counterfoil.orders.pricing import PricedOrder
 from counterfoil.orders.states import OrderStatus
 
@@ -48,7 +49,7 @@ _READ_OF: Final = QUERIES["read_orders"].format(
 
 # ---------------------------------------------------------------- hot path
 async def run_place_orders(
-    connection: HotConnection, commands: Sequence[PlaceOrder], *, hold_seconds: int
+    connection: HotConnection, commands: Sequence[PlaceOrder], *, terms: HoldTerms
 ) -> list[tuple[Any, ...]]:
     """Run one batch in one statement, which is its own transaction. Returns (n, outcome, order id, facts) per order."""
     lines = [(n, line) for n, command in enumerate(commands, start=1) for line in command.lines]
@@ -65,9 +66,11 @@ async def run_place_orders(
             "line_orders": _integers(n for n, _ in lines),
             "line_products": _integers(line.product_id for _, line in lines),
             "line_quantities": _integers(line.quantity for _, line in lines),
-            "hold_seconds": hold_seconds,
+            "hold_seconds": terms.seconds,
             "key_hours": KEY_HOURS,
             "total_max": _TOTAL_MAX,
+            "open_orders_max": terms.orders_max,
+            "open_units_max": terms.units_max,
         },
         prepare=True,
     )
@@ -180,6 +183,19 @@ def lock_order(order_id: int, *, owner: int | None) -> OrderView | None:
     row = fetch_one(_READ_ONE, {"order_id": order_id, "owner": owner})
     assert row is not None, order_id
     return _view(row)
+
+
+@transaction_required
+def lock_open_holds(user_id: int, *, apart_from: int, terms: HoldTerms) -> OpenHolds | None:
+    """Return what a customer has open beside one order; None when the account is not a customer's.
+
+    Until the end of the open transaction nobody else decides on this customer's holds. Comes after the order's lock
+    and before the stock's.
+    """
+    fetch_one(QUERIES["lock_holds"], {"user_id": user_id})
+    wanted = {"user_id": user_id, "apart_from": apart_from, "with_units": terms.units_max > 0}
+    row = fetch_one(QUERIES["read_open_holds"], wanted)
+    return None if row is None else OpenHolds(*row)
 
 
 @transaction_required

@@ -19,6 +19,7 @@ from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
 from counterfoil.orders.errors import ActionNotAllowed, OrderChanged, OrderNotFound
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView, order_as_of
+from counterfoil.orders.holds import HoldTerms, check_holds
 from counterfoil.orders.intake import Intake
 from counterfoil.orders.placement import PlacedOrder
 from counterfoil.orders.pricing import Offer
@@ -60,8 +61,8 @@ async def place_order(hot: HotPath, command: PlaceOrder, *, actor: Actor) -> Pla
     """Place one order: price it, take its stock, store it; durable when this returns.
 
     Idempotent by the command's key. Waits for the intake's next transaction. Raises RoleMissing, ScopeMissing,
-    ValidationFailed, InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an Unavailable before
-    anything was done.
+    ValidationFailed, OpenOrdersExceeded, InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an
+    Unavailable before anything was done.
     """
     _require_may_order_for(command.user_id, actor)
     return await hot.intake.submit(command)
@@ -119,18 +120,19 @@ def draft_order(
 
 
 @transaction_required
-def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, hold_seconds: int) -> OrderView:
-    """Turn a draft into a placed order at today's prices. Joins the open transaction; locks order, then stock.
+def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, terms: HoldTerms) -> OrderView:
+    """Turn a draft into a placed order at today's prices. Joins the open transaction; locks order, holds, then stock.
 
-    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, InsufficientInventory.
+    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, OpenOrdersExceeded, InsufficientInventory.
     """
     _declare("order.place", trace)
     before, step = _lock_for(order_id, OrderAction.PLACE, etag, actor)
     lines = [OrderLine(item.product_id, item.quantity, n) for n, item in enumerate(before.facts.items)]
     priced = pricing.price_order(lines, _offers(lines))
+    _check_open_holds(before, lines, actor, terms)
     _reserve_difference(before, lines, trace.principal)
     repositories.replace_items(order_id, priced)
-    _write(before, step, priced.total, before.facts.client_reference, hold_seconds)
+    _write(before, step, priced.total, before.facts.client_reference, terms.seconds)
     return _record_event(order_id, step.event, trace)
 
 
@@ -143,9 +145,9 @@ def update_order(
     etag: str | None,
     actor: Actor,
     trace: Trace,
-    hold_seconds: int,
+    terms: HoldTerms,
 ) -> OrderView:
-    """Replace lines and/or reference (None: keep). Joins the open transaction; locks order, then stock.
+    """Replace lines and/or reference (None: keep). Joins the open transaction; locks order, holds, then stock.
 
     A product that was in the placed order keeps the price it had, unless more of it is wanted; everything else is
     priced as of now. Stock changes
@@ -157,10 +159,11 @@ def update_order(
     if lines is not None:
         priced = pricing.price_order(lines, _offers(lines, kept=before if before.placed_at else None))
         if before.status is OrderStatus.CREATED:
+            _check_open_holds(before, lines, actor, terms)
             _reserve_difference(before, lines, trace.principal)
         repositories.replace_items(order_id, priced)
         total = priced.total
-    _write(before, step, total, client_reference or before.facts.client_reference, hold_seconds)
+    _write(before, step, total, client_reference or before.facts.client_reference, terms.seconds)
     return _record_event(order_id, step.event, trace)
 
 
@@ -262,6 +265,19 @@ def _offers(lines: Sequence[OrderLine], *, kept: OrderView | None = None) -> dic
             price = Money(item.unit_price_minor, kept.facts.currency)
             offers[item.product_id] = Offer(item.product_id, item.sku, item.name, price, active=True)
     return offers
+
+
+def _check_open_holds(before: OrderView, lines: Sequence[OrderLine], actor: Actor, terms: HoldTerms) -> None:
+    """Refuse a customer more unpaid stock than one may hold; what somebody else does for them is not refused."""
+    facts, places = before.facts, before.status is OrderStatus.DRAFT
+    units = sum(line.quantity for line in lines)
+    grows = units > sum(item.quantity for item in facts.items)
+    matters = terms.capped if places else terms.units_max > 0 and grows
+    if not matters or actor.user_id != facts.user_id:
+        return
+    held = repositories.lock_open_holds(facts.user_id, apart_from=facts.order_id, terms=terms)
+    if held is not None:
+        check_holds(held, terms, orders=int(places), units=units)
 
 
 def _reserve_difference(before: OrderView, lines: Sequence[OrderLine], actor: str) -> None:

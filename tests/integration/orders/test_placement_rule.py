@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from counterfoil.infrastructure.idempotency import IdempotencyInProgress, Idempo
 from counterfoil.kernel.errors import DomainError, ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders.commands import OrderLine, PlaceOrder
-from counterfoil.orders.errors import InsufficientInventory
+from counterfoil.orders.errors import InsufficientInventory, OpenOrdersExceeded
+from counterfoil.orders.holds import HoldTerms, OpenHolds
 from counterfoil.orders.placement import PlacedOrder, place_batch
 from counterfoil.orders.pricing import Offer, PricedOrder, decide_order
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
-HOLD_SECONDS = 1800
+TERMS = HoldTerms(1800)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Order:
     user: int
     lines: tuple[tuple[int, int], ...]
     key: int | None
+    for_somebody_else: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Shop:
 
     products: tuple[Product, ...]
     batches: tuple[tuple[Order, ...], ...]
+    terms: HoldTerms = TERMS
 
 
 PRICES = {"EUR": ["0.00", "0.01", "19.99", "99999999999999.99"], "JPY": ["1", "250"], "KWD": ["0.125", "3.000"]}
@@ -67,6 +71,8 @@ PRODUCTS = st.sampled_from(["EUR", "EUR", "EUR", "JPY", "KWD"]).flatmap(
 )
 # People 0 and 1 are customers, 2 is not active, 3 does not exist.
 PEOPLE = 4
+SOMEBODY_ELSE = "user:0"
+_LEAVE_NO_KEY = ValidationFailed | OpenOrdersExceeded
 
 
 def orders(products: int) -> st.SearchStrategy[Order]:
@@ -76,6 +82,7 @@ def orders(products: int) -> st.SearchStrategy[Order]:
         user=st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]),
         lines=st.lists(line, min_size=1, max_size=4, unique_by=lambda pair: pair[0]).map(tuple),
         key=st.sampled_from([None, None, 0, 1, 2]),
+        for_somebody_else=st.sampled_from([False, False, False, True]),
     )
 
 
@@ -86,6 +93,7 @@ SHOPS = st.lists(PRODUCTS, min_size=1, max_size=4).flatmap(
         batches=st.lists(
             st.lists(orders(len(products)), min_size=1, max_size=6).map(tuple), min_size=1, max_size=3
         ).map(tuple),
+        terms=st.builds(HoldTerms, st.just(1800), st.sampled_from([0, 1, 2, 3]), st.sampled_from([0, 0, 4, 8])),
     )
 )
 
@@ -108,6 +116,8 @@ class Reference:
     offers: dict[int, Offer]
     available: dict[int, int | None]
     active_users: set[int]
+    terms: HoldTerms
+    held: defaultdict[int, OpenHolds] = field(default_factory=lambda: defaultdict(OpenHolds))
     keys: dict[tuple[str, str], tuple[bytes | None, str, PricedOrder | DomainError]] = field(default_factory=dict)
     placed: list[tuple[PlaceOrder, PricedOrder]] = field(default_factory=list)
 
@@ -127,7 +137,7 @@ class Reference:
             if command.fingerprint == first.fingerprint:
                 return _told(outcome, stored[1] if stored else None)
             # The first use settled nothing for this request: it may ask again.
-            unsettled = isinstance(outcome, ValidationFailed | IdempotencyKeyReused)
+            unsettled = isinstance(outcome, _LEAVE_NO_KEY | IdempotencyKeyReused)
             return _told(IdempotencyInProgress() if unsettled else IdempotencyKeyReused(), None)
         if stored is not None:
             fingerprint, request_id, outcome = stored
@@ -136,7 +146,7 @@ class Reference:
             return _told(outcome, request_id) if same else _told(IdempotencyKeyReused(), None)
         outcome = self._decide(command)
         first_uses[scope] = (command, outcome)
-        if not isinstance(outcome, ValidationFailed):
+        if not isinstance(outcome, _LEAVE_NO_KEY):
             self.keys[scope] = (command.fingerprint, command.request_id, outcome)
         return _told(outcome, None)
 
@@ -144,8 +154,12 @@ class Reference:
         if command.user_id not in self.active_users:
             message = f"There is no active user {command.user_id}."
             return ValidationFailed([{"field": "user_id", "message": message}])
-        outcome = decide_order(command.lines, self.offers, self.available)
+        held, own = self.held[command.user_id], command.principal == f"user:{command.user_id}"
+        capped = held if own and self.terms.capped else None
+        outcome = decide_order(command.lines, self.offers, self.available, terms=self.terms, held=capped)
         if isinstance(outcome, PricedOrder):
+            if not own:
+                held.add(sum(line.quantity for line in command.lines), seconds=self.terms.seconds)
             self.placed.append((command, outcome))
         return outcome
 
@@ -217,6 +231,7 @@ class Example:
             },
             available={i: None if p.allow_backorder else p.on_hand for i, p in pairs},
             active_users=set(self.users[:2]),
+            terms=self.shop.terms,
         )
 
     def command(self, batch: int, place: int, order: Order) -> PlaceOrder:
@@ -224,7 +239,7 @@ class Example:
         return PlaceOrder(
             user_id=self.users[order.user],
             lines=lines,
-            principal=f"user:{self.users[order.user]}",
+            principal=SOMEBODY_ELSE if order.for_somebody_else else f"user:{self.users[order.user]}",
             request_id=f"request-{batch}-{place}",
             idempotency_key=None if order.key is None else f"key-of-the-rule-{order.key}",
             fingerprint=None if order.key is None else repr(order.lines).encode(),
@@ -232,7 +247,11 @@ class Example:
 
     async def check_rows(self, reference: Reference) -> None:
         """Nothing but what the rule placed is in the database, and all of it."""
-        mine = {"users": self.users, "products": self.products, "principals": [f"user:{u}" for u in self.users]}
+        mine = {
+            "users": self.users,
+            "products": self.products,
+            "principals": [SOMEBODY_ELSE, *(f"user:{u}" for u in self.users)],
+        }
         assert await self._all(
             "SELECT product_id, CASE WHEN allow_backorder THEN NULL ELSE on_hand - reserved END FROM stock_levels"
             " WHERE product_id = ANY(%(products)s) ORDER BY 1",
@@ -328,7 +347,7 @@ def test_every_batch_is_decided_as_the_rule_decides_it(
             pool: Any = OnePool(connection)
             for b, batch in enumerate(shop.batches):
                 commands = [example.command(b, n, order) for n, order in enumerate(batch)]
-                found = await place_batch(pool, commands, hold_seconds=HOLD_SECONDS)
+                found = await place_batch(pool, commands, terms=shop.terms)
                 assert [told_by_database(outcome) for outcome in found] == reference.decide_batch(commands)
             await example.check_rows(reference)
 
@@ -346,8 +365,8 @@ def test_a_replay_gives_the_facts_of_the_first_answer_byte_for_byte(
             await example.fill()
             pool: Any = OnePool(connection)
             command = example.command(0, 0, Order(0, ((0, 2),), 0))
-            [first] = await place_batch(pool, [command], hold_seconds=HOLD_SECONDS)
-            second = await place_batch(pool, [command, command], hold_seconds=HOLD_SECONDS)
+            [first] = await place_batch(pool, [command], terms=TERMS)
+            second = await place_batch(pool, [command, command], terms=TERMS)
 
             assert isinstance(first, PlacedOrder)
             assert [type(again) for again in second] == [PlacedOrder, PlacedOrder]
@@ -368,12 +387,12 @@ def test_a_misused_key_does_not_turn_away_the_rightful_repetition_beside_it(
             await example.fill()
             pool: Any = OnePool(connection)
             rightful, misuse = (example.command(0, 0, Order(0, ((0, quantity),), 0)) for quantity in (2, 3))
-            await place_batch(pool, [rightful], hold_seconds=HOLD_SECONDS)
+            await place_batch(pool, [rightful], terms=TERMS)
 
-            found = await place_batch(pool, [misuse, rightful], hold_seconds=HOLD_SECONDS)
+            found = await place_batch(pool, [misuse, rightful], terms=TERMS)
 
             assert [type(outcome) for outcome in found] == [IdempotencyKeyReused, IdempotencyInProgress]
-            [again] = await place_batch(pool, [rightful], hold_seconds=HOLD_SECONDS)
+            [again] = await place_batch(pool, [rightful], terms=TERMS)
             assert isinstance(again, PlacedOrder)
             assert again.replayed
 

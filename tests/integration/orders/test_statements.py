@@ -164,3 +164,20 @@ def test_the_hot_look_ups_go_through_their_index(full: Connection) -> None:
         "SELECT principal, key FROM idempotency_keys WHERE expires_at <= now() ORDER BY expires_at LIMIT 1000"
     )
     assert indexes_of(full, expired_keys, {}) == {"idx_idempotency_keys_expires"}
+
+
+@pytest.mark.parametrize("with_units", [False, True])
+def test_what_a_customer_has_open_is_counted_without_the_orders_that_are_over(
+    full: Connection,
+    with_units: bool,  # noqa: FBT001
+) -> None:
+    from counterfoil.orders.repositories import QUERIES
+
+    user_id = some(full, "SELECT user_id FROM orders WHERE status = 'created' AND reserved_until > now() LIMIT 1")
+    full.execute("SET plan_cache_mode = force_generic_plan")
+    wanted = {"user_id": user_id, "apart_from": 0, "with_units": with_units}
+
+    used = indexes_of(full, QUERIES["read_open_holds"], wanted)
+
+    full.execute("RESET plan_cache_mode")
+    assert used - {"idx_order_items_order_id"} == {"users_pkey", "idx_orders_open_holds"}

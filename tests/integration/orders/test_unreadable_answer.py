@@ -11,6 +11,7 @@ import psycopg_pool
 import pytest
 
 from counterfoil.orders.commands import OrderLine, PlaceOrder
+from counterfoil.orders.holds import HoldTerms
 from counterfoil.orders.placement import Outcome, PlacedOrder, place_batch
 
 KEYED = {"idempotency_key": "a-key-that-is-repeated", "fingerprint": b"f" * 32}
@@ -37,7 +38,7 @@ def place(url: str, *batches: list[PlaceOrder]) -> list[list[Outcome]]:
     async def run() -> list[list[Outcome]]:
         pool = psycopg_pool.AsyncConnectionPool(url, min_size=1, open=False, kwargs={"autocommit": True})
         async with pool:
-            return [await place_batch(pool, batch, hold_seconds=60) for batch in batches]
+            return [await place_batch(pool, batch, terms=HoldTerms(60)) for batch in batches]
 
     return asyncio.run(run())
 

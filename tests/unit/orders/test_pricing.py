@@ -12,6 +12,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import CURRENCY_DIGITS, Money
 from counterfoil.orders.commands import QUANTITY_MAX, OrderLine, merge_lines
 from counterfoil.orders.errors import InsufficientInventory
+from counterfoil.orders.holds import HoldTerms
 from counterfoil.orders.pricing import Offer, PricedOrder, check_stock, decide_order, price_order
 
 
@@ -89,8 +90,8 @@ def test_a_placed_order_takes_its_units_and_a_refused_one_takes_none() -> None:
     available: dict[int, int | None] = {1: 5, 2: 1, 3: None}
     catalogue = offers(offer(1), offer(2), offer(3))
 
-    first = decide_order([OrderLine(1, 4), OrderLine(3, 9, 1)], catalogue, available)
-    second = decide_order([OrderLine(1, 1), OrderLine(2, 2, 1)], catalogue, available)
+    first = decide_order([OrderLine(1, 4), OrderLine(3, 9, 1)], catalogue, available, terms=HoldTerms(1800))
+    second = decide_order([OrderLine(1, 1), OrderLine(2, 2, 1)], catalogue, available, terms=HoldTerms(1800))
 
     assert isinstance(first, PricedOrder)
     assert isinstance(second, InsufficientInventory)

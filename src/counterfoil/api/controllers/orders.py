@@ -163,9 +163,7 @@ class OrdersController(Controller):
             request,
             None,
             lambda: render_order(
-                services.place_draft(
-                    order_id, etag=etag, actor=actor, trace=trace, hold_seconds=request.app.state.hold_seconds
-                )
+                services.place_draft(order_id, etag=etag, actor=actor, trace=trace, terms=request.app.state.hold_terms)
             ),
             status=200,
         )
@@ -190,7 +188,7 @@ class OrdersController(Controller):
                 etag=if_match(request),
                 actor=current_actor(request),
                 trace=_trace(request),
-                hold_seconds=request.app.state.hold_seconds,
+                terms=request.app.state.hold_terms,
             )
         )
         return answer(render_order(view), etag=view.etag)

@@ -5,21 +5,27 @@
 -- Per line (arrays of equal length, ascending by order): p_line_orders (1..n), p_line_products (each product once
 -- in an order), p_line_quantities (1 or more).
 --
+-- p_open_orders_max and p_open_units_max: what a customer may have open, orders that hold stock without being paid and
+-- units in them; 0: any number, and with both 0 nothing of it is read. They bind the customer's own orders. What
+-- somebody else orders for them is counted, never refused. At most 10,000 open orders are counted, which is the largest
+-- cap there is; each holds a unit or more, so counting further would change no decision.
+--
 -- Outcomes: placed (facts = the order as written), replayed (facts = the order as first answered, or the refusal as
--- first answered), key_reused, unknown_user, invalid_lines, currency_mixed, total_too_large, out_of_stock; facts of a
--- refusal say which lines and why. The decision is the one of counterfoil.orders.pricing.decide_order, applied in
+-- first answered), key_reused, unknown_user, invalid_lines, currency_mixed, total_too_large, too_many_units, too_many_open,
+-- out_of_stock; facts of a refusal say which lines or how many, and why. The decision is the one of counterfoil.orders.pricing.decide_order, applied in
 -- arrival order; a test compares the two.
 --
 -- Audit: one entry for each placed order, written here. It stands for all rows of the order, and its after_hash is the
 -- SHA-256 of the order.created event, which holds all of them. The function belongs to counterfoil_placement, and the
 -- triggers that write an entry for every row are silent for that role alone: see sql/audit_v1.sql.
 --
--- Locks: idempotency rows in key order, then stock rows in product order, so two batches cannot wait for each other
--- in a circle.
+-- Locks: idempotency rows in key order, then who decides on a customer's holds in the order of these locks, then stock
+-- rows in product order, so two batches cannot wait for each other in a circle.
 CREATE FUNCTION place_orders_v2(
   p_users bigint[], p_actors text[], p_keys text[], p_fingerprints bytea[], p_requests text[], p_references text[],
   p_events uuid[], p_line_orders integer[], p_line_products bigint[], p_line_quantities integer[],
-  p_hold_seconds integer, p_key_hours integer, p_total_max numeric
+  p_hold_seconds integer, p_key_hours integer, p_total_max numeric,
+  p_open_orders_max integer DEFAULT 0, p_open_units_max integer DEFAULT 0
 ) RETURNS TABLE (n integer, outcome text, order_id bigint, facts text)
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -52,6 +58,12 @@ DECLARE
   v_line       integer := 1;
   v_first      integer;
   v_lines      constant integer := cardinality(p_line_orders);
+  v_holders    bigint[];                                          -- customers who order for themselves; NULL: no cap
+  v_orders     integer[];                                         -- what each has open, as are the next two
+  v_units      bigint[];
+  v_ends       timestamptz[];                                     -- when the first of their holds ends
+  v_holder     integer;
+  v_wanted     bigint;
   v_problem    text;
   v_details    jsonb;
   v_row        record;
@@ -106,6 +118,30 @@ BEGIN
     v_facts[v_row.i] := jsonb_build_object('user_id', p_users[v_row.i]);
   END LOOP;
 
+  IF p_open_orders_max > 0 OR p_open_units_max > 0 THEN
+    SELECT array_agg(u.id) INTO v_holders FROM users u WHERE u.role = 'customer' AND u.id = ANY (ARRAY(
+      SELECT p_users[i] FROM generate_series(1, v_count) AS i
+      WHERE v_outcomes[i] = 'new' AND p_actors[i] = 'user:' || p_users[i]));
+
+    -- "Who decides on this customer's holds", until the commit. Reading comes after the lock and in a statement of its
+    -- own, whose snapshot has every order of whoever had the lock before.
+    PERFORM pg_advisory_xact_lock(x'6366686f'::integer, l.lock) FROM (
+      SELECT DISTINCT mod(id, 2147483647)::integer AS lock FROM unnest(v_holders) AS id ORDER BY lock) AS l;
+
+    SELECT array_agg(h.orders ORDER BY c.place), array_agg(h.units ORDER BY c.place),
+           array_agg(coalesce(h.ends, v_until) ORDER BY c.place)
+    INTO v_orders, v_units, v_ends
+    FROM unnest(v_holders) WITH ORDINALITY AS c (id, place), LATERAL (
+      SELECT count(*)::integer AS orders, coalesce(sum(o.units), 0)::bigint AS units, min(o.reserved_until) AS ends
+      FROM (
+        SELECT o.reserved_until, CASE WHEN p_open_units_max > 0 THEN (
+                 SELECT sum(q.quantity) FROM order_items q WHERE q.order_id = o.id) END AS units
+        FROM orders o WHERE o.user_id = c.id AND o.status = 'created' AND o.reserved_until > v_now
+        ORDER BY o.reserved_until LIMIT 10000
+      ) AS o
+    ) AS h;
+  END IF;
+
   SELECT array_agg(s.product_id ORDER BY s.product_id),
          array_agg(CASE WHEN s.allow_backorder THEN NULL ELSE s.on_hand - s.reserved - s.allocated END
                    ORDER BY s.product_id)
@@ -156,6 +192,23 @@ BEGIN
     IF v_problem IS NULL AND v_totals[v_order] >= p_total_max THEN
       v_problem := 'total_too_large';
     END IF;
+    v_holder := array_position(v_holders, p_users[v_order]);
+    IF v_problem IS NULL AND v_holder IS NOT NULL THEN
+      v_wanted := (SELECT sum(quantity) FROM unnest(p_line_quantities[v_first : v_line - 1]) AS quantity);
+      IF p_actors[v_order] <> 'user:' || p_users[v_order] THEN
+        NULL;
+      ELSIF p_open_units_max > 0 AND v_wanted > p_open_units_max THEN
+        v_problem := 'too_many_units';
+        v_details := to_jsonb(p_open_units_max);
+      ELSIF (p_open_orders_max > 0 AND v_orders[v_holder] >= p_open_orders_max)
+            OR (p_open_units_max > 0 AND v_units[v_holder] + v_wanted > p_open_units_max) THEN
+        v_problem := 'too_many_open';
+        v_details := jsonb_build_object(
+          'open_orders', v_orders[v_holder], 'open_orders_max', p_open_orders_max,
+          'open_units', CASE WHEN p_open_units_max > 0 THEN v_units[v_holder] END, 'open_units_max', p_open_units_max,
+          'retry_after_seconds', ceil(extract(epoch FROM v_ends[v_holder] - v_now))::integer);
+      END IF;
+    END IF;
     IF v_problem IS NULL THEN
       FOR i IN v_first .. v_line - 1 LOOP
         IF v_available[v_slots[i]] < p_line_quantities[i] THEN
@@ -175,6 +228,11 @@ BEGIN
       FOR i IN v_first .. v_line - 1 LOOP
         v_available[v_slots[i]] := v_available[v_slots[i]] - p_line_quantities[i];
       END LOOP;
+      IF v_holder IS NOT NULL THEN
+        v_orders[v_holder] := v_orders[v_holder] + 1;
+        v_units[v_holder] := v_units[v_holder] + v_wanted;
+        v_ends[v_holder] := least(v_ends[v_holder], v_until);
+      END IF;
     ELSE
       v_outcomes[v_order] := v_problem;
       v_facts[v_order] := v_details::text;
@@ -234,14 +292,16 @@ BEGIN
     FROM generate_series(1, v_count) AS i WHERE v_outcomes[i] = 'placed';
   END IF;
 
-  -- A refusal after the decision is an answer and is kept with its key; an invalid request leaves no key behind.
-  IF v_outcomes && ARRAY['out_of_stock', 'unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large'] THEN
+  -- A refusal for lack of stock is an answer and is kept with its key; an invalid request and a limit leave no key.
+  IF v_outcomes && ARRAY['out_of_stock', 'unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large',
+                         'too_many_units', 'too_many_open'] THEN
     UPDATE idempotency_keys k SET response_status = 409, resource_id = NULL, response_body = convert_to(v_facts[i], 'UTF8')
     FROM generate_series(1, v_count) AS i
     WHERE v_outcomes[i] = 'out_of_stock' AND k.principal = p_actors[i] AND k.key = p_keys[i];
 
     DELETE FROM idempotency_keys k USING generate_series(1, v_count) AS i
-    WHERE v_outcomes[i] IN ('unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large')
+    WHERE v_outcomes[i] IN ('unknown_user', 'invalid_lines', 'currency_mixed', 'total_too_large', 'too_many_units',
+                            'too_many_open')
       AND k.principal = p_actors[i] AND k.key = p_keys[i];
   END IF;
 

@@ -23,6 +23,9 @@ from counterfoil.proof.bench.workload import Workload
 _ENVIRONMENT: Final = {
     # Nobody pays these orders; their expiry in the middle of a long run is not what is measured.
     "COUNTERFOIL_HOLD_SECONDS": "86400",
+    # For the same reason a customer has thousands of them open.
+    "COUNTERFOIL_OPEN_ORDERS_MAX": "0",
+    "COUNTERFOIL_OPEN_UNITS_MAX": "0",
 }
 
 # From here on the memory of a process must not grow any more.
