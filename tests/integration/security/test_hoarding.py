@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from conftest import Service
+from counterfoil.orders.commands import Trace
 
 ORDERS = "/api/v1/orders"
 CAP = 5
@@ -139,19 +140,25 @@ def test_security_RL_04_orders_and_drafts_at_once_over_two_processes_get_exactly
     assert [level(admin, product) for product in products] == [(2 * CAP, 1000 - 2 * CAP)] * 2
 
 
-def test_security_RL_04_a_hold_that_has_ended_leaves_room_for_the_next_order(
-    shop: Serve, make_token: MakeToken, make_product: MakeProduct
+def test_security_RL_04_a_hold_that_has_ended_leaves_room_for_the_next_order_and_gives_its_stock_back(
+    shop: Serve, make_token: MakeToken, make_product: MakeProduct, admin: httpx.Client
 ) -> None:
-    product = make_product()
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.orders.services import expire_orders
+
+    product = make_product(stock=2)
     short = shop(COUNTERFOIL_HOLD_SECONDS="3", COUNTERFOIL_OPEN_ORDERS_MAX="1")
     with short as service, service.client(make_token()) as client:
         first, second = place(client, product), place(client, product)
         deadline = time.monotonic() + 15
         while (third := place(client, product)).status_code == 429 and time.monotonic() < deadline:
             time.sleep(0.1)
+    while level(admin, product) != (0, 2) and time.monotonic() < deadline:
+        run_in_thread(expire_orders, limit=50, trace=Trace("job:expire-orders", "req-of-the-hoard"))
 
     assert (first.status_code, second.status_code, third.status_code) == (201, 429, 201)
     assert 1 <= int(second.headers["retry-after"]) <= 3
+    assert level(admin, product) == (0, 2)
 
 
 def test_security_RL_04_cancelling_leaves_room_and_the_same_key_works_then(

@@ -12,8 +12,8 @@
 --
 -- Outcomes: placed (facts = the order as written), replayed (facts = the order as first answered, or the refusal as
 -- first answered), key_reused, unknown_user, invalid_lines, currency_mixed, total_too_large, too_many_units, too_many_open,
--- out_of_stock; facts of a refusal say which lines or how many, and why. The decision is the one of counterfoil.orders.pricing.decide_order, applied in
--- arrival order; a test compares the two.
+-- out_of_stock; facts of a refusal say which lines or how many, and why. The decision is the one of
+-- counterfoil.orders.pricing.decide_order, applied in arrival order; a test compares the two.
 --
 -- Audit: one entry for each placed order, written here. It stands for all rows of the order, and its after_hash is the
 -- SHA-256 of the order.created event, which holds all of them. The function belongs to counterfoil_placement, and the
