@@ -200,14 +200,17 @@ class EmbeddedPostgres:
 
     def _create_cluster(self) -> None:
         """Create the cluster unless there is one: built aside and renamed, so what has the name is whole."""
+        # A killed owner's initdb may go on writing for a moment: so every attempt has a folder of its own, and what
+        # cannot be removed yet is removed by the next start.
+        for half_built in self._data_dir.glob("postgres.new-*"):
+            shutil.rmtree(half_built, ignore_errors=True)
         if (self._cluster / "PG_VERSION").exists():
             self._password = self._read_password()
             return
         if self._cluster.exists() and any(self._cluster.iterdir()):
             raise EmbeddedPostgresError(f"{self._cluster} is not a PostgreSQL cluster; move it away or pass --data.")
         self._on_progress(f"Creating the database in {self._data_dir}")
-        fresh = self._data_dir / "postgres.new"
-        _remove_tree(fresh)
+        fresh = self._data_dir / f"postgres.new-{secrets.token_hex(4)}"
         fresh.mkdir()
         fresh.chmod(0o700)
         if os.geteuid() == 0:
@@ -221,7 +224,7 @@ class EmbeddedPostgres:
         try:
             self._run_initdb(fresh)
         except BaseException:
-            _remove_tree(fresh)
+            shutil.rmtree(fresh, ignore_errors=True)
             raise
         fresh.rename(self._cluster)
         _flush_directory(self._data_dir)
@@ -378,16 +381,6 @@ class EmbeddedPostgres:
             f"Cannot use {error.filename or self._data_dir}: {error.strerror};"
             " make it usable for this user or pass --data."
         )
-
-
-def _remove_tree(directory: Path) -> None:
-    """Remove a half-built cluster; a killed owner's initdb may still write there for a moment."""
-    for _ in range(100):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not directory.exists():
-            return
-        time.sleep(postgres_process.POLL_SECONDS)
-    shutil.rmtree(directory)
 
 
 def _flush_directory(directory: Path) -> None:

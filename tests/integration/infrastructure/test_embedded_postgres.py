@@ -260,15 +260,19 @@ def test_a_stranger_with_the_old_number_is_left_alone(open_directory: Path, make
 
 
 def test_an_initdb_killed_half_way_is_repeated(tmp_path: Path, make_server: MakeServer) -> None:
-    half_built = tmp_path / "data" / "postgres.new"
-    with run_owner(tmp_path / "data") as owner:
-        wait_until((half_built / "global").exists)
+    data = tmp_path / "data"
+    with run_owner(data) as owner:
+        wait_until(lambda: any(data.glob("postgres.new-*/global")))
         owner.kill()
 
-    assert half_built.exists()
-    assert not (tmp_path / "data" / "postgres").exists()
-    write_row(make_server(tmp_path / "data").start(), 1)
-    assert not half_built.exists()
+    assert len([*data.glob("postgres.new-*")]) == 1
+    assert not (data / "postgres").exists()
+    server = make_server(data)
+    write_row(server.start(), 1)
+    # A process of the killed owner may have written for a moment longer; the next start finds the rest of it.
+    server.stop()
+    make_server(data).start()
+    assert [*data.glob("postgres.new-*")] == []
 
 
 def test_a_finished_cluster_or_foreign_files_are_never_removed(tmp_path: Path, make_server: MakeServer) -> None:
@@ -385,7 +389,7 @@ def test_a_full_disk_is_named(tmp_path: Path, make_server: MakeServer, options: 
 
     sentence = re.sub(r"\d+ MB free", "N MB free", str(refused.value))
     assert sentence.startswith(f"The disk that holds {tmp_path}/data is full (N MB free{doubt}); free at least 200 MB")
-    assert left.isdisjoint({"postgres", "postgres.new"})
+    assert [name for name in left if name == "postgres" or name.startswith("postgres.new")] == []
 
 
 def test_the_reason_of_any_other_failure_is_told(tmp_path: Path, make_server: MakeServer) -> None:

@@ -25,18 +25,18 @@ USERS = "/api/v1/users"
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shop(empty_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return make_shop(empty_database, tmp_path_factory.mktemp("keys"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def service(shop: Shop) -> Iterator[Service]:
     with shop.serve() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def admin(shop: Shop, service: Service, make_token: Callable[..., str]) -> Iterator[httpx.Client]:
     with service.client(make_token("admin", database_url=shop.url)) as client:
         yield client
@@ -136,7 +136,8 @@ def test_a_key_in_use_is_not_forgotten(shop: Shop, admin: httpx.Client) -> None:
     assert before in shop.keys_file.read_bytes()
 
 
-def test_a_key_that_is_missing_from_the_file_is_named(shop: Shop, tmp_path: Path) -> None:
+def test_a_key_that_is_missing_from_the_file_is_named(shop: Shop, admin: httpx.Client, tmp_path: Path) -> None:
+    make_person(admin)
     other = tmp_path / "other.keys"
     shop_elsewhere = Shop(shop.url, shop.keys_url, other, tmp_path)
     shop_elsewhere.run("keys", "list", check=False)
