@@ -160,6 +160,27 @@ def test_a_key_does_not_set_its_accounts_password(
     assert (renamed.status_code, renamed.json()["name"]) == (200, "Warehouse")
 
 
+def test_a_key_gives_nobody_a_password_a_role_or_an_end(
+    admin: httpx.Client, anonymous: httpx.Client, nothing_written: Unchanged
+) -> None:
+    boss, other = register(admin, role="admin"), register(anonymous)
+    key = mint_key(boss["id"], "users:write")["key"]
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Eve", "password": "correct horse battery"}
+
+    with nothing_written():
+        answers = [
+            anonymous.put(f"{USERS}/{account['id']}", json=change, headers=bearer(key))
+            for account in (boss, other)
+            for change in ({"password": "another horse battery"}, {"role": "admin"}, {"is_active": False})
+        ]
+        answers.append(anonymous.post(USERS, json={**person, "role": "admin"}, headers=bearer(key)))
+    renamed = anonymous.put(f"{USERS}/{other['id']}", json={"name": "Ada L."}, headers=bearer(key))
+    made = anonymous.post(USERS, json=person, headers=bearer(key))
+
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(403, "SIGN_IN_REQUIRED")] * 7
+    assert (renamed.status_code, made.status_code) == (200, 201)
+
+
 @pytest.mark.parametrize("key", ["cfk_" + "x" * 43, "cfk_", "cfk_' OR 1=1 --", "cfk_" + "x" * 1500])
 def test_an_unknown_key_is_refused(anonymous: httpx.Client, nothing_written: Unchanged, key: str) -> None:
     with nothing_written():

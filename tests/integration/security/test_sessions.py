@@ -22,7 +22,7 @@ from accounts import (
     USERS,
     bearer,
     logged,
-    mint_key,
+    make_key,
     refused,
     register,
     seconds_until,
@@ -376,7 +376,7 @@ def dump_of(db: Connection) -> list[str]:
 
 
 def test_keys_are_made_for_tests_by_administrators_only(admin: httpx.Client, customer: httpx.Client) -> None:
-    me = customer.get(f"{USERS}/me").json()["id"]
+    program = register(admin, role="service")["id"]
 
-    assert mint_key(me, "orders:read")["key"]
-    assert customer.post(KEYS, json={"user_id": me, "name": "x", "scopes": ["orders:read"]}).status_code == 403
+    assert make_key(admin, program, "orders:read")["scopes"] == ["orders:read"]
+    assert customer.post(KEYS, json={"user_id": program, "name": "x", "scopes": ["orders:read"]}).status_code == 403

@@ -52,12 +52,13 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
-        """Create an account. Anybody may make one for a customer; other roles only an administrator."""
+        """Create an account. Anybody may make one for a customer; other roles only an administrator, and no API key."""
         actor = optional_actor(request)
         if data.role is not Role.CUSTOMER:
             if actor is None:
                 raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])
             require(actor, Permission.USERS_WRITE)
+            require_person(actor)
         email = _canonical(data.email)
 
         def create() -> AboutPerson:
@@ -141,7 +142,9 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
-        """Change an account, for administrators."""
+        """Change an account, for administrators; an API key may set neither password nor role nor activity."""
+        if data.password is not None or data.role is not None or data.is_active is not None:
+            require_person(current_actor(request))
         return _update(request, user_id, data)
 
 
