@@ -21,14 +21,6 @@ _Medium = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*" + END)]
 _Long = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
 
 
-class RegisterIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """A new account for oneself."""
-
-    email: Email
-    name: Line
-    password: Password
-
-
 class CreateUserIn(Struct, forbid_unknown_fields=True, frozen=True):
     """A new account, made by an administrator."""
 
