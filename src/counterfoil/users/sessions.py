@@ -12,11 +12,12 @@ from django.conf import settings
 
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction, transaction_required
+from counterfoil.infrastructure.rate_limiter import hash_address
 from counterfoil.kernel.ids import new_request_id, new_uuid7
 from counterfoil.users import access_repositories, passwords, repositories
 from counterfoil.users.access import hash_token
 from counterfoil.users.access_repositories import Session
-from counterfoil.users.attempts import attempt_succeeded, begin_attempt
+from counterfoil.users.attempts import counted_attempt
 from counterfoil.users.errors import CredentialsMissing, LoginFailed, RefreshTokenInvalid
 from counterfoil.users.permissions import Actor, Permission, require
 from counterfoil.users.repositories import UserRecord
@@ -56,7 +57,7 @@ class Tokens:
 
 def sign_in(*, email: str, password: str, address: str, request_id: str) -> Tokens:
     """Return tokens for a password. Opens its own transaction. Raises what `check_credentials` raises."""
-    user, password_hash = check_credentials(email=email, password=password, address=address)
+    user, password_hash = check_credentials(email=email, password=password, address=address, request_id=request_id)
     session = None
     with transaction():
         declare_change(actor=f"user:{user.id}", action="session.begin", request_id=request_id)
@@ -70,7 +71,7 @@ def sign_in(*, email: str, password: str, address: str, request_id: str) -> Toke
     return tokens
 
 
-def check_credentials(*, email: str, password: str, address: str) -> tuple[UserRecord, str]:
+def check_credentials(*, email: str, password: str, address: str, request_id: str) -> tuple[UserRecord, str]:
     """Return the active account of an address and a password, with its password hash.
 
     `address` is where the request came from, for the count of attempts. Raises LoginFailed, which does not tell what
@@ -81,13 +82,17 @@ def check_credentials(*, email: str, password: str, address: str) -> tuple[UserR
     except ValueError:
         account = ""
     # What is no address is counted as it was given, so that one mistake is not everybody's.
-    begin_attempt(account=account or email, address=address)
-    found = repositories.read_credentials(account) if account else None
-    if not passwords.is_right(password, found[1] if found else None) or found is None:
-        log.warning("security.login_failed", user_id=found[0].id if found else None)
-        raise LoginFailed
-    attempt_succeeded(account=account, address=address)
-    return found
+    with counted_attempt(account=account or email, address=address, request_id=request_id):
+        found = repositories.read_credentials(account) if account else None
+        if not passwords.is_right(password, found[1] if found else None) or found is None:
+            log.warning(
+                "security.login_failed",
+                user_id=found[0].id if found else None,
+                from_address=hash_address(address),
+                request_id=request_id,
+            )
+            raise LoginFailed
+        return found
 
 
 def refresh(refresh_token: str, *, request_id: str) -> Tokens:
