@@ -243,3 +243,31 @@ def test_what_is_logged_of_a_failed_sign_in_names_the_request_and_hashes_the_add
     assert len({line["from_address"] for line in (*failed, *slowed)}) == 1
     assert address not in str(failed + slowed)
     assert (slowed[0]["account_spent"], len(slowed[0]["from_address"])) == (True, 32)
+
+
+def test_a_new_password_wants_the_current_one_and_wrong_ones_are_counted_as_guesses(
+    client: httpx.Client, nothing_written: Unchanged
+) -> None:
+    email, address = register(client), f"{some_network()}.1"
+    token = try_to_sign_in(client, email, PASSWORD, address).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+
+    def change(**current: str) -> httpx.Response:
+        return client.put("/api/v1/users/me", json={"password": "another horse battery", **current}, headers=headers)
+
+    with nothing_written():
+        missing = change()
+        wrong = [change(current_password=f"guess {n}") for n in range(5)]
+        spent = change(current_password=PASSWORD)
+    elsewhere = client.put(
+        "/api/v1/users/me",
+        json={"password": "another horse battery", "current_password": PASSWORD},
+        headers={**headers, "X-Forwarded-For": f"{some_network()}.2"},
+    )
+
+    assert [answer.status_code for answer in (missing, *wrong)] == [400] * 6
+    assert {answer.json()["error"]["details"]["fields"][0]["field"] for answer in (missing, *wrong)} == {
+        "current_password"
+    }
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "TOO_MANY_ATTEMPTS")
+    assert elsewhere.status_code == 200

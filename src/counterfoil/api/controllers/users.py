@@ -11,6 +11,7 @@ from counterfoil.api.answers import (
     AboutPerson,
     AnyRequest,
     answer,
+    client_address,
     if_match,
     next_page,
     open_cursor,
@@ -32,7 +33,7 @@ from counterfoil.api.schemas.users import (
 )
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
-from counterfoil.users import recovery, services
+from counterfoil.users import recovery, services, sessions
 from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
@@ -97,10 +98,14 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
-        """Change name, password or profile; a new password ends every session, and an API key may not set one."""
+        """Change name, password or profile. A new password wants `current_password` and ends every session.
+
+        An API key may not set one.
+        """
         actor = current_actor(request)
         if data.password is not None:
             require_person(actor)
+            _confirm_password(request, data.current_password)
         return _update(request, actor.user_id, data)
 
     @get(
@@ -146,6 +151,19 @@ class UsersController(Controller):
         if data.password is not None or data.role is not None or data.is_active is not None:
             require_person(current_actor(request))
         return _update(request, user_id, data)
+
+
+def _confirm_password(request: AnyRequest, current: str | None) -> None:
+    if current is None:
+        message = "Send your current password with the new one."
+        raise ValidationFailed([{"field": "current_password", "message": message}])
+    run_in_thread(
+        sessions.confirm_password,
+        current_actor(request).user_id,
+        password=current,
+        address=client_address(request),
+        request_id=request_id(request),
+    )
 
 
 def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) -> Response[Any]:

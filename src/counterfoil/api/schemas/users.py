@@ -48,10 +48,11 @@ class ProfileBody(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class UpdateMeIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """One's own new values; a field that is left out stays."""
+    """One's own new values; a field that is left out stays. A new password wants the current one."""
 
     name: Line | None = None
     password: Password | None = None
+    current_password: Password | None = None
     profile: ProfileBody | None = None
 
 
