@@ -136,7 +136,7 @@ def fingerprint_of(request: AnyRequest, body: Any) -> bytes:
     return fingerprint_request(f"{request.method} {request.scope['path']}", _canonical.encode(body))
 
 
-def write_once(
+def write_once(  # noqa: PLR0913 - all but three are rare
     request: AnyRequest,
     body: Any,
     execute: Callable[[], Any],
@@ -146,12 +146,14 @@ def write_once(
     key_required: bool = False,
     principal: str | None = None,
     keep: Callable[[Any], Any] | None = None,
+    authorise: Callable[[], None] | None = None,
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
     Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`. `execute`
     wraps an answer about a person in AboutPerson. `keep` makes what is stored of the value, when it has something in it
-    that must be nowhere: the replay lacks it.
+    that must be nowhere: the replay lacks it. `authorise` raises when the caller has lost the right to a stored answer
+    since it was given, where that is more than the route's permission.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
@@ -172,14 +174,9 @@ def write_once(
         fingerprint=fingerprint_of(request, body),
         hours=hours,
         execute=effect,
+        authorise=authorise,
     )
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
-
-
-def _encode(value: Any, status: int) -> Answer:
-    about = value if isinstance(value, AboutPerson) else None
-    body = encode_body(value if about is None else about.value)
-    return Answer(status, body, replayed=False, subject=None if about is None else about.subject)
 
 
 def write(execute: Callable[[], Any]) -> Any:

@@ -80,7 +80,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "ResendIn": {"email": "ada@example.com"},
     "CreateApiKeyIn": {"user_id": 7, "name": "warehouse", "scopes": ["inventory:write"], "expires_in_days": 90},
     "CreateUserIn": {"email": "ada@example.com", "name": "Ada", "password": "correct horse battery"},
-    "UpdateMeIn": {"name": "Ada Lovelace", "profile": _PROFILE},
+    "UpdateMeIn": {
+        "name": "Ada Lovelace",
+        "password": "another horse battery",
+        "current_password": "correct horse battery",
+        "profile": _PROFILE,
+    },
     "UpdateUserIn": {"role": "support", "is_active": True},
     "Problem": {
         "type": "/errors/insufficient-inventory",

@@ -23,7 +23,11 @@ class AccountBackend(BaseBackend):
             return None
         try:
             address = "" if request is None else request.META.get("REMOTE_ADDR", "")
-            user, _hash = sessions.check_credentials(email=username, password=password, address=address)
+            scope: Any = getattr(request, "scope", {})
+            request_id = scope.get("state", {}).get("request_id", "console")
+            user, _hash = sessions.check_credentials(
+                email=username, password=password, address=address, request_id=request_id
+            )
         except LoginFailed:
             return None
         return self.get_user(user.id)

@@ -87,18 +87,27 @@ def fingerprint_request(route: str, canonical_body: bytes) -> bytes:
 
 
 def answer_once(
-    *, principal: str, key: str | None, fingerprint: bytes, hours: int, execute: Callable[[], Answer]
+    *,
+    principal: str,
+    key: str | None,
+    fingerprint: bytes,
+    hours: int,
+    execute: Callable[[], Answer],
+    authorise: Callable[[], None] | None = None,
 ) -> Answer:
     """Run `execute` for a new key, or return the stored answer. Opens the transaction that both share.
 
     The key's row is written first, so a concurrent request with the same key waits for this transaction. An
-    exception of `execute` rolls the key back with everything else. Raises IdempotencyKeyReused, and
+    exception of `execute` rolls the key back with everything else. `authorise` raises when the caller may not have a
+    stored answer any more; `execute` checks that by itself. Raises IdempotencyKeyReused, and
     IdempotencyInProgress after 2 s of waiting for the other one.
     """
     with transaction():
         if key is None:
             return execute()
         if _claim(principal, key, fingerprint, hours) is None:
+            if authorise is not None:
+                authorise()
             return _stored_answer(principal, key, fingerprint)
         answer = execute()
         _store_answer(principal, key, answer)

@@ -64,7 +64,7 @@ async def place_order(hot: HotPath, command: PlaceOrder, *, actor: Actor) -> Pla
     ValidationFailed, OpenOrdersExceeded, InsufficientInventory, IdempotencyKeyReused, ClientReferenceTaken, or an
     Unavailable before anything was done.
     """
-    _require_may_order_for(command.user_id, actor)
+    require_may_order_for(command.user_id, actor)
     return await hot.intake.submit(command)
 
 
@@ -109,7 +109,7 @@ def draft_order(
 
     Raises ValidationFailed, RoleMissing, ScopeMissing.
     """
-    _require_may_order_for(user_id, actor)
+    require_may_order_for(user_id, actor)
     _declare("order.draft", trace)
     if not users.is_active(user_id):
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
@@ -225,10 +225,19 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
         return len(expired)
 
 
-# ---------------------------------------------------------------- steps
-def _require_may_order_for(user_id: int, actor: Actor) -> None:
+def require_may_order_for(user_id: int, actor: Actor) -> None:
+    """Raise RoleMissing or ScopeMissing unless the caller may order for this user."""
     if user_id != actor.user_id:
         require(actor, Permission.ORDERS_EVERYBODY)
+
+
+@transaction_required
+def require_may_see(order_id: int, *, actor: Actor) -> None:
+    """Raise OrderNotFound unless the caller may see this order. Joins the open transaction; locks the order."""
+    _lock(order_id, None, actor)
+
+
+# ---------------------------------------------------------------- steps
 
 
 def _lock(order_id: int, etag: str | None, actor: Actor) -> OrderView:

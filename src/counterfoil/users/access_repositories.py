@@ -110,6 +110,12 @@ def read_epoch(user_id: int) -> int:
     return 0 if row is None else int(row[0])
 
 
+def read_password_hash(user_id: int) -> str | None:
+    """Return an active account's password hash, or None."""
+    row = fetch_one("SELECT password FROM users WHERE id = %(id)s AND is_active", {"id": user_id})
+    return None if row is None else str(row[0])
+
+
 @transaction_required
 def raise_epoch(user_id: int) -> None:
     """End every access token and session of an account. Joins the open transaction; triggers do the rest."""

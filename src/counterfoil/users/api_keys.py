@@ -12,8 +12,8 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import access_repositories, repositories
 from counterfoil.users.access import KEY_PREFIX, hash_token
 from counterfoil.users.access_repositories import ApiKeyRecord
-from counterfoil.users.errors import ApiKeyNotFound, ScopeMissing
-from counterfoil.users.permissions import Actor, Permission, permissions_of
+from counterfoil.users.errors import ApiKeyNotFound
+from counterfoil.users.permissions import Actor, Permission, Role, permissions_of, require_person
 
 __all__ = ["DAYS_MAX", "ApiKeyRecord", "create_key", "list_keys", "revoke_key"]
 
@@ -36,18 +36,23 @@ def create_key(
 ) -> tuple[ApiKeyRecord, str]:
     """Make a key that acts as `user_id`; returns its record and the key itself, which nobody can show again.
 
-    Joins the open transaction. `actor` None is the command line. Raises ValidationFailed when there is no such active
-    account or its role may not do what a scope names, ScopeMissing when a key asks for more than it has itself.
+    Joins the open transaction. `actor` None is the command line, which may make any key. Over HTTP an administrator
+    makes keys for himself and for accounts of programs: with a key of a person he would act as that person. Raises
+    SignInRequired for a key that makes keys, and ValidationFailed when there is no such active account, when it is
+    somebody else's, or when its role may not do what a scope names.
     """
+    if actor is not None:
+        require_person(actor)
     user = repositories.read_user(user_id)
     if user is None or not user.is_active:
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
+    if actor is not None and user_id != actor.user_id and user.role is not Role.SERVICE:
+        message = f"User {user_id} is a person: make keys for yourself and for accounts of role service."
+        raise ValidationFailed([{"field": "user_id", "message": message}])
     beyond = sorted(set(scopes) - permissions_of(user.role))
     if beyond:
         message = f"The role {user.role.value} may not do {', '.join(beyond)}."
         raise ValidationFailed([{"field": "scopes", "message": message}])
-    if actor is not None and actor.scopes is not None and (more := sorted(set(scopes) - actor.scopes)):
-        raise ScopeMissing(scope=more[0])
     principal = "cli" if actor is None else actor.principal
     secret = KEY_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     declare_change(actor=principal, action="api_key.create", request_id=request_id)
@@ -74,8 +79,9 @@ def list_keys(*, after: int, limit: int) -> list[ApiKeyRecord]:
 def revoke_key(key_id: int, *, actor: Actor, request_id: str) -> None:
     """Revoke a key for good, in every process within five seconds. Joins the open transaction. Idempotent.
 
-    Raises ApiKeyNotFound.
+    Raises ApiKeyNotFound, and SignInRequired for a key that revokes keys.
     """
+    require_person(actor)
     declare_change(actor=actor.principal, action="api_key.revoke", request_id=request_id)
     if access_repositories.revoke_api_key(key_id) is None:
         raise ApiKeyNotFound

@@ -1,4 +1,4 @@
-"""Guessing a password is slow: attempts are counted before the password is looked at, and given back when it is right.
+"""Guessing a password is slow: attempts are counted before the password is looked at, and only wrong ones stay counted.
 
 Three counts in a quarter of an hour: per account and address, per address, and per account from addresses that have
 never signed in to it. The last one stops a guesser with many addresses and cannot lock out the person, whose own
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hmac
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import structlog
 from django.conf import settings
 
 from counterfoil.infrastructure.rate_limiter import Count, Hit, hash_address, take_in_thread
-from counterfoil.users.errors import TooManyAttempts
+from counterfoil.users.errors import LoginFailed, TooManyAttempts
 
 log = structlog.get_logger(__name__)
 
@@ -25,29 +28,42 @@ PER_ACCOUNT_FROM_STRANGERS: Final = 10
 KNOWN_SECONDS: Final = 30 * 24 * 3600
 
 
-def begin_attempt(*, account: str, address: str) -> None:
-    """Count one attempt to sign in to `account` (an e-mail address as given) from `address`.
+@contextmanager
+def counted_attempt(*, account: str, address: str, request_id: str) -> Iterator[None]:
+    """Count one attempt to sign in to `account` (an e-mail address as given) from `address`, around the look at it.
 
-    For worker threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always helps.
+    LoginFailed keeps it counted. Anything else gives it back: success, and a service that could not look. For worker
+    threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always helps.
     """
     keys = _Keys(account, address)
-    known = take_in_thread([keys.known(0)])
-    hits = [keys.pair(1), keys.address(1), *([] if _is_known(known) else [keys.strangers(1)])]
+    known = _is_known(take_in_thread([keys.known(0)]))
+    hits = [keys.pair(1), keys.address(1), *([] if known else [keys.strangers(1)])]
+    _begin(hits, address, request_id)
+    try:
+        yield
+    except LoginFailed:
+        raise
+    except BaseException:
+        _give_back(hits)
+        raise
+    _give_back(hits)
+    if not known:
+        take_in_thread([keys.known(1)])
+
+
+def _begin(hits: Sequence[Hit], address: str, request_id: str) -> None:
     counts = take_in_thread(hits)
     if counts is None or all(count.passes for count in counts):
         return
-    take_in_thread([_give_back(hit) for hit in hits])
-    log.warning("security.sign_in_slowed", account_spent=not counts[0].passes or not counts[-1].passes)
+    _give_back(hits)
+    log.warning(
+        "security.sign_in_slowed",
+        account_spent=not counts[0].passes or (len(counts) > 2 and not counts[2].passes),  # noqa: PLR2004 - strangers
+        from_address=hash_address(address),
+        request_id=request_id,
+    )
     seconds_left = max(count.seconds_left for count in counts if not count.passes)
     raise TooManyAttempts(retry_after_seconds=max(math.ceil(seconds_left), 1))
-
-
-def attempt_succeeded(*, account: str, address: str) -> None:
-    """Give the attempt back that was begun, and remember that this address signs in to this account."""
-    keys = _Keys(account, address)
-    known = _is_known(take_in_thread([keys.known(0)]))
-    returned = [keys.pair(-1), keys.address(-1)]
-    take_in_thread(returned if known else [*returned, keys.strangers(-1), keys.known(1)])
 
 
 class _Keys:
@@ -77,8 +93,8 @@ def _hit(key: str, limit: int, amount: int, seconds: int = WINDOW_SECONDS) -> Hi
     return Hit(key, limit, seconds, amount=amount, strict=True, final=False)
 
 
-def _give_back(hit: Hit) -> Hit:
-    return Hit(hit.key, hit.limit, hit.window_seconds, amount=-hit.amount, strict=True, final=False)
+def _give_back(hits: Sequence[Hit]) -> None:
+    take_in_thread([replace(hit, amount=-hit.amount) for hit in hits])
 
 
 def _is_known(counts: list[Count] | None) -> bool:

@@ -12,13 +12,15 @@ from django.conf import settings
 
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction, transaction_required
+from counterfoil.infrastructure.rate_limiter import hash_address
+from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.ids import new_request_id, new_uuid7
 from counterfoil.users import access_repositories, passwords, repositories
 from counterfoil.users.access import hash_token
 from counterfoil.users.access_repositories import Session
-from counterfoil.users.attempts import attempt_succeeded, begin_attempt
+from counterfoil.users.attempts import counted_attempt
 from counterfoil.users.errors import CredentialsMissing, LoginFailed, RefreshTokenInvalid
-from counterfoil.users.permissions import Actor, Permission, require
+from counterfoil.users.permissions import Actor, require_person
 from counterfoil.users.repositories import UserRecord
 from counterfoil.users.services import normalise_email
 from counterfoil.users.tokens import TOKEN_SECONDS, issue_token
@@ -29,6 +31,7 @@ __all__ = [
     "TOKEN_SECONDS",
     "Tokens",
     "check_credentials",
+    "confirm_password",
     "delete_ended",
     "delete_old_revocations",
     "log_out",
@@ -56,7 +59,7 @@ class Tokens:
 
 def sign_in(*, email: str, password: str, address: str, request_id: str) -> Tokens:
     """Return tokens for a password. Opens its own transaction. Raises what `check_credentials` raises."""
-    user, password_hash = check_credentials(email=email, password=password, address=address)
+    user, password_hash = check_credentials(email=email, password=password, address=address, request_id=request_id)
     session = None
     with transaction():
         declare_change(actor=f"user:{user.id}", action="session.begin", request_id=request_id)
@@ -70,7 +73,7 @@ def sign_in(*, email: str, password: str, address: str, request_id: str) -> Toke
     return tokens
 
 
-def check_credentials(*, email: str, password: str, address: str) -> tuple[UserRecord, str]:
+def check_credentials(*, email: str, password: str, address: str, request_id: str) -> tuple[UserRecord, str]:
     """Return the active account of an address and a password, with its password hash.
 
     `address` is where the request came from, for the count of attempts. Raises LoginFailed, which does not tell what
@@ -81,13 +84,44 @@ def check_credentials(*, email: str, password: str, address: str) -> tuple[UserR
     except ValueError:
         account = ""
     # What is no address is counted as it was given, so that one mistake is not everybody's.
-    begin_attempt(account=account or email, address=address)
-    found = repositories.read_credentials(account) if account else None
-    if not passwords.is_right(password, found[1] if found else None) or found is None:
-        log.warning("security.login_failed", user_id=found[0].id if found else None)
+    with counted_attempt(account=account or email, address=address, request_id=request_id):
+        found = repositories.read_credentials(account) if account else None
+        if not passwords.is_right(password, found[1] if found else None) or found is None:
+            log.warning(
+                "security.login_failed",
+                user_id=found[0].id if found else None,
+                from_address=hash_address(address),
+                request_id=request_id,
+            )
+            raise LoginFailed
+        return found
+
+
+def confirm_password(user_id: int, *, password: str, address: str, request_id: str) -> None:
+    """Return when this is the account's password: who has found an open session has not found the account.
+
+    Counted like an attempt to sign in. Raises ValidationFailed naming `current_password`, and TooManyAttempts.
+    """
+    user = repositories.read_user(user_id)
+    password_hash = access_repositories.read_password_hash(user_id)
+    account = (user.email if user is not None else "") or f"user:{user_id}"
+    try:
+        with counted_attempt(account=account, address=address, request_id=request_id):
+            _require_right(password, password_hash)
+    except LoginFailed:
+        log.warning(
+            "security.password_not_confirmed",
+            user_id=user_id,
+            from_address=hash_address(address),
+            request_id=request_id,
+        )
+        message = "This is not the account's password."
+        raise ValidationFailed([{"field": "current_password", "message": message}]) from None
+
+
+def _require_right(password: str, password_hash: str | None) -> None:
+    if not passwords.is_right(password, password_hash):
         raise LoginFailed
-    attempt_succeeded(account=account, address=address)
-    return found
 
 
 def refresh(refresh_token: str, *, request_id: str) -> Tokens:
@@ -116,7 +150,8 @@ def log_out(*, refresh_token: str | None, actor: Actor | None, everywhere: bool,
     """End the session of a refresh token, else that of the caller's access token, or all of the account's.
 
     Joins the open transaction. A token without a session ends all. An unknown refresh token ends nothing, quietly;
-    one that is used or dead ends its own session only. Raises CredentialsMissing, ScopeMissing.
+    one that is used or dead ends its own session only. Raises CredentialsMissing, and SignInRequired for an API key,
+    which has no session and may not end those of people.
     """
     sign_in_id: UUID | None
     if refresh_token is not None:
@@ -125,7 +160,7 @@ def log_out(*, refresh_token: str | None, actor: Actor | None, everywhere: bool,
             return
         user_id, sign_in_id, everywhere = known.user_id, known.sign_in_id, everywhere and known.alive
     elif actor is not None:
-        require(actor, Permission.ACCOUNT_SELF)
+        require_person(actor)
         user_id, sign_in_id = actor.user_id, None if actor.session is None else UUID(actor.session)
         everywhere = everywhere or sign_in_id is None
     else:

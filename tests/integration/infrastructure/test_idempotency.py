@@ -13,6 +13,8 @@ import httpx
 import psycopg
 import pytest
 
+from conftest import Service
+
 ORDERS = "/api/v1/orders"
 Database = psycopg.Connection[tuple[Any, ...]]
 Unchanged = Callable[[], AbstractContextManager[None]]
@@ -281,6 +283,42 @@ def test_products_users_and_placed_drafts_replay_too(
         assert (second.status_code, second.content) == (first.status_code, first.content)
         assert second.headers["etag"] == first.headers["etag"]
         assert second.headers["idempotent-replayed"] == "true"
+
+
+def test_a_replay_asks_again_whether_the_caller_may_order_for_somebody_else_and_see_the_order(
+    admin: httpx.Client, service: Service, make_product: Callable[..., int], nothing_written: Unchanged
+) -> None:
+    clerk, buyer = (
+        admin.post("/api/v1/users", json=person(role=role)).json()["id"] for role in ("support", "customer")
+    )
+    body, drafted, placed = {**order_of(make_product()), "user_id": buyer, "draft": True}, new_key(), new_key()
+    with service.client(token_of(clerk, "support")) as client:
+        first = client.post(ORDERS, json=body, headers=drafted)
+        order = f"{ORDERS}/{first.json()['id']}"
+        assert (first.status_code, client.post(f"{order}/place", headers=placed).status_code) == (201, 200)
+        assert client.post(ORDERS, json=body, headers=drafted).headers["idempotent-replayed"] == "true"
+        assert client.post(f"{order}/place", headers=placed).headers["idempotent-replayed"] == "true"
+
+    assert admin.put(f"/api/v1/users/{clerk}", json={"role": "customer"}).status_code == 200
+    with service.client(token_of(clerk, "customer")) as client, nothing_written():
+        again = client.post(ORDERS, json=body, headers=drafted)
+        seen = client.post(f"{order}/place", headers=placed)
+
+    assert (again.status_code, again.json()["error"]["code"]) == (403, "ROLE_MISSING")
+    assert (seen.status_code, seen.json()["error"]["code"]) == (404, "ORDER_NOT_FOUND")
+
+
+def person(**values: Any) -> dict[str, Any]:
+    body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": "correct horse battery"}
+    return {**body, **values}
+
+
+def token_of(user_id: int, role: str) -> str:
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.users.permissions import Actor, Role
+    from counterfoil.users.services import issue_token, read_epoch
+
+    return issue_token(Actor(user_id, Role(role)), epoch=run_in_thread(read_epoch, user_id))
 
 
 def test_a_password_is_part_of_a_request_and_never_of_what_is_stored(anonymous: httpx.Client, db: Database) -> None:

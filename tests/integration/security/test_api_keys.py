@@ -12,7 +12,19 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from accounts import KEYS, ORDERS, SECONDS_MAX, USERS, bearer, logged, make_key, register, seconds_until, sign_in
+from accounts import (
+    KEYS,
+    ORDERS,
+    SECONDS_MAX,
+    USERS,
+    bearer,
+    logged,
+    make_key,
+    mint_key,
+    register,
+    seconds_until,
+    sign_in,
+)
 
 from conftest import Service, run_counterfoil
 
@@ -97,26 +109,48 @@ def test_a_key_that_cannot_be_is_refused(
     assert [found["field"] for found in answer.json()["error"]["details"]["fields"]] == [field]
 
 
-def test_a_key_cannot_make_a_key_that_may_more(
-    admin: httpx.Client, anonymous: httpx.Client, nothing_written: Unchanged
+def test_a_key_neither_makes_nor_revokes_keys(
+    admin: httpx.Client, anonymous: httpx.Client, program: int, nothing_written: Unchanged
 ) -> None:
     boss = register(admin, role="admin")
-    keeper = make_key(admin, boss["id"], "api-keys:write", "orders:read")["key"]
-    body = {"user_id": boss["id"], "name": "x", "scopes": ["orders:read"]}
+    keeper = mint_key(boss["id"], "api-keys:write", "orders:read")
+    body = {"user_id": program, "name": "x", "scopes": ["orders:read"]}
+    repeated = {"Idempotency-Key": secrets.token_hex(16)}
+    token = sign_in(anonymous, boss)["access_token"]
+    assert anonymous.post(KEYS, json=body, headers=bearer(token) | repeated).status_code == 201
 
-    same = anonymous.post(KEYS, json=body, headers=bearer(keeper))
     with nothing_written():
-        more = anonymous.post(KEYS, json={**body, "scopes": ["users:write"]}, headers=bearer(keeper))
+        answers = [
+            anonymous.post(KEYS, json=body, headers=bearer(keeper["key"])),
+            anonymous.post(KEYS, json={**body, "user_id": boss["id"]}, headers=bearer(keeper["key"])),
+            anonymous.post(KEYS, json=body, headers=bearer(keeper["key"]) | repeated),
+            anonymous.delete(f"{KEYS}/{keeper['id']}", headers=bearer(keeper["key"])),
+        ]
 
-    assert same.status_code == 201
-    assert (more.status_code, more.json()["error"]["code"]) == (403, "SCOPE_MISSING")
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(403, "SIGN_IN_REQUIRED")] * 4
+
+
+def test_an_administrator_makes_keys_for_himself_and_for_programs_and_for_no_other_person(
+    admin: httpx.Client, program: int, nothing_written: Unchanged
+) -> None:
+    me = admin.get(f"{USERS}/me").json()["id"]
+    others = [register(admin, role=role)["id"] for role in ("customer", "support", "manager", "admin")]
+
+    with nothing_written():
+        refused = [
+            admin.post(KEYS, json={"user_id": other, "name": "x", "scopes": ["account:self"]}) for other in others
+        ]
+
+    assert [answer.status_code for answer in refused] == [400] * 4
+    assert {answer.json()["error"]["details"]["fields"][0]["field"] for answer in refused} == {"user_id"}
+    assert [make_key(admin, user, "orders:read")["user_id"] for user in (me, program)] == [me, program]
 
 
 def test_a_key_does_not_set_its_accounts_password(
     admin: httpx.Client, anonymous: httpx.Client, nothing_written: Unchanged
 ) -> None:
     account = register(admin, role="manager")
-    key = make_key(admin, account["id"], "account:self")["key"]
+    key = mint_key(account["id"], "account:self")["key"]
 
     with nothing_written():
         taken_over = anonymous.put(f"{USERS}/me", json={"password": "another horse battery"}, headers=bearer(key))
@@ -124,6 +158,27 @@ def test_a_key_does_not_set_its_accounts_password(
 
     assert (taken_over.status_code, taken_over.json()["error"]["code"]) == (403, "SIGN_IN_REQUIRED")
     assert (renamed.status_code, renamed.json()["name"]) == (200, "Warehouse")
+
+
+def test_a_key_gives_nobody_a_password_a_role_or_an_end(
+    admin: httpx.Client, anonymous: httpx.Client, nothing_written: Unchanged
+) -> None:
+    boss, other = register(admin, role="admin"), register(anonymous)
+    key = mint_key(boss["id"], "users:write")["key"]
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Eve", "password": "correct horse battery"}
+
+    with nothing_written():
+        answers = [
+            anonymous.put(f"{USERS}/{account['id']}", json=change, headers=bearer(key))
+            for account in (boss, other)
+            for change in ({"password": "another horse battery"}, {"role": "admin"}, {"is_active": False})
+        ]
+        answers.append(anonymous.post(USERS, json={**person, "role": "admin"}, headers=bearer(key)))
+    renamed = anonymous.put(f"{USERS}/{other['id']}", json={"name": "Ada L."}, headers=bearer(key))
+    made = anonymous.post(USERS, json=person, headers=bearer(key))
+
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(403, "SIGN_IN_REQUIRED")] * 7
+    assert (renamed.status_code, made.status_code) == (200, 201)
 
 
 @pytest.mark.parametrize("key", ["cfk_" + "x" * 43, "cfk_", "cfk_' OR 1=1 --", "cfk_" + "x" * 1500])
@@ -172,7 +227,7 @@ def test_a_key_ends_with_its_time(admin: httpx.Client, anonymous: httpx.Client, 
 
 def test_a_key_ends_with_its_account_and_follows_its_role(admin: httpx.Client, anonymous: httpx.Client) -> None:
     account = register(admin, role="support")
-    key = make_key(admin, account["id"], "inventory:read", "orders:read")["key"]
+    key = mint_key(account["id"], "inventory:read", "orders:read")["key"]
     level = "/api/v1/inventory/1/movements"
     assert anonymous.get(level, headers=bearer(key)).status_code in {200, 404}
 
@@ -188,7 +243,7 @@ def test_a_key_ends_with_its_account_and_follows_its_role(admin: httpx.Client, a
 
 def test_a_key_survives_a_password_change_of_its_account(admin: httpx.Client, anonymous: httpx.Client) -> None:
     account = register(admin, role="support")
-    key = make_key(admin, account["id"], "orders:read")["key"]
+    key = mint_key(account["id"], "orders:read")["key"]
     token = sign_in(anonymous, account)["access_token"]
 
     admin.put(f"{USERS}/{account['id']}", json={"password": "another horse battery"})

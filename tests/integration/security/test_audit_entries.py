@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from accounts import AUTH, KEYS, make_key, register, sign_in
+from accounts import AUTH, KEYS, mint_key, register, sign_in
 from audit_rows import Connection, Entry, changed_rows, entries_after, last_entry_id, snapshot
 
 from conftest import run_counterfoil
@@ -63,7 +63,7 @@ def signed_in(client: httpx.Client) -> tuple[str, dict[str, Any]]:
 
 
 def key_body(client: httpx.Client) -> dict[str, Any]:
-    return {"user_id": user_of(client), "name": "till", "scopes": ["orders:read"]}
+    return {"user_id": register(client, role="service")["id"], "name": "till", "scopes": ["orders:read"]}
 
 
 def token_call(path: str, action: str) -> Callable[[httpx.Client, MakeProduct], Call]:
@@ -101,7 +101,7 @@ CALLS: dict[str, Callable[[httpx.Client, MakeProduct], Call]] = {
     "POST /api/v1/auth/email-confirmation/resend": wish_call("email-confirmation/resend", "user.request_confirmation"),
     "POST /api/v1/api-keys": lambda admin, _make: Call(KEYS, "api_key.create", key_body(admin)),
     "DELETE /api/v1/api-keys/{key_id}": lambda admin, _make: Call(
-        f"{KEYS}/{make_key(admin, user_of(admin), 'orders:read')['id']}", "api_key.revoke"
+        f"{KEYS}/{mint_key(user_of(admin), 'orders:read')['id']}", "api_key.revoke"
     ),
     "POST /api/v1/inventory/{product_id}/movements": lambda _admin, make: Call(
         f"/api/v1/inventory/{make()}/movements", "stock.receipt", {"kind": "receipt", "quantity": 3}, headers=_key()

@@ -53,7 +53,8 @@ def deactivate(admin: httpx.Client, operator: dict[str, Any]) -> None:
 
 def change_password(admin: httpx.Client, operator: dict[str, Any]) -> None:
     token = sign_in(admin, operator)["access_token"]
-    answer = admin.put(f"{USERS}/me", json={"password": NEW_PASSWORD}, headers=bearer(token))
+    change = {"password": NEW_PASSWORD, "current_password": operator["password"]}
+    answer = admin.put(f"{USERS}/me", json=change, headers=bearer(token))
     assert answer.status_code == 200
 
 

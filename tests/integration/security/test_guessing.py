@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from accounts import logged
 
 from conftest import Service, running_service
 
@@ -97,9 +101,14 @@ def test_security_AN_03_five_guesses_from_one_address_and_no_more_even_at_once(
     with nothing_written(), ThreadPoolExecutor(10) as threads:
         statuses = Counter(threads.map(guess, range(20)))
 
-    # 503: two passwords are hashed at a time, and nobody waits for more than a second.
-    assert statuses[401] + statuses[503] == 5
-    assert statuses[429] == 15
+    # 503: two passwords are compared at a time, and nobody waits for more than a second. That is no guess, and is given
+    # back; whoever then repeats it has the rest of five.
+    assert statuses[401] <= 5
+    assert statuses.keys() <= {401, 429, 503}
+    while statuses[401] < 5:
+        assert guess(statuses[401]) == 401
+        statuses[401] += 1
+    assert guess(99) == 429
 
 
 def test_security_AN_03_one_address_that_tries_many_accounts_is_slowed_down(client: httpx.Client) -> None:
@@ -153,3 +162,112 @@ def test_security_AN_03_what_is_kept_of_an_attempt_names_neither_account_nor_add
 
     assert len(keys) >= 3
     assert [key for key in keys if "@" in key or email.partition("@")[0] in key or "203.0" in key] == []
+
+
+class _Nobody:
+    """An observer that keeps nothing."""
+
+    def limits_counted(self, *, hits: int, store: str) -> None: ...
+
+    def store_failed(self, *, store: str) -> None: ...
+
+
+@pytest.fixture
+def limiter_of_this_process(django_ready: None) -> Iterator[None]:
+    """A limiter that counts in memory, in a loop of its own, for services that are called from here."""
+    from counterfoil.infrastructure.limit_stores import MemoryStore
+    from counterfoil.infrastructure.rate_limiter import RateLimiter, use_limiter
+
+    assert django_ready is None
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def begin() -> None:
+        store = MemoryStore(time.monotonic)
+        use_limiter(RateLimiter(primary=store, strict=None, seconds_max=1, observer=_Nobody(), clock=time.monotonic))
+
+    async def end() -> None:
+        use_limiter(None)
+
+    asyncio.run_coroutine_threadsafe(begin(), loop).result()
+    yield
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.mark.usefixtures("limiter_of_this_process")
+def test_an_attempt_that_nobody_could_look_at_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.kernel.errors import ServiceUnavailable
+    from counterfoil.users import passwords, sessions
+    from counterfoil.users.errors import LoginFailed, TooManyAttempts
+
+    def busy(*_: object) -> bool:
+        raise ServiceUnavailable
+
+    def guess() -> type[Exception]:
+        with pytest.raises((ServiceUnavailable, LoginFailed, TooManyAttempts)) as raised:
+            run_in_thread(
+                sessions.check_credentials,
+                email="nobody-at-all@example.com",
+                password="guess",
+                address="192.0.2.201",
+                request_id="req-1",
+            )
+        return raised.type
+
+    with monkeypatch.context() as patched:
+        patched.setattr(passwords, "is_right", busy)
+        unlooked = [guess() for _ in range(12)]
+    guesses = [guess() for _ in range(6)]
+
+    assert unlooked == [ServiceUnavailable] * 12
+    assert guesses == [LoginFailed] * 5 + [TooManyAttempts]
+
+
+def test_what_is_logged_of_a_failed_sign_in_names_the_request_and_hashes_the_address(
+    client: httpx.Client, guarded: Service
+) -> None:
+    email, address, request = register(client), f"{some_network()}.1", f"req-{secrets.token_hex(8)}"
+    body = {"email": email, "password": "guess"}
+
+    for _ in range(6):
+        client.post("/api/v1/auth/token", json=body, headers={"X-Forwarded-For": address, "X-Request-ID": request})
+
+    failed = logged(guarded, "security.login_failed", request_id=request)
+    slowed = logged(guarded, "security.sign_in_slowed", request_id=request)
+    assert (len(failed), len(slowed)) == (5, 1)
+    assert len({line["from_address"] for line in (*failed, *slowed)}) == 1
+    assert address not in str(failed + slowed)
+    assert (slowed[0]["account_spent"], len(slowed[0]["from_address"])) == (True, 32)
+
+
+def test_a_new_password_wants_the_current_one_and_wrong_ones_are_counted_as_guesses(
+    client: httpx.Client, nothing_written: Unchanged
+) -> None:
+    email, address = register(client), f"{some_network()}.1"
+    token = try_to_sign_in(client, email, PASSWORD, address).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+
+    def change(**current: str) -> httpx.Response:
+        return client.put("/api/v1/users/me", json={"password": "another horse battery", **current}, headers=headers)
+
+    with nothing_written():
+        missing = change()
+        wrong = [change(current_password=f"guess {n}") for n in range(5)]
+        spent = change(current_password=PASSWORD)
+    elsewhere = client.put(
+        "/api/v1/users/me",
+        json={"password": "another horse battery", "current_password": PASSWORD},
+        headers={**headers, "X-Forwarded-For": f"{some_network()}.2"},
+    )
+
+    assert [answer.status_code for answer in (missing, *wrong)] == [400] * 6
+    assert {answer.json()["error"]["details"]["fields"][0]["field"] for answer in (missing, *wrong)} == {
+        "current_password"
+    }
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "TOO_MANY_ATTEMPTS")
+    assert elsewhere.status_code == 200

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from accounts import AUTH, KEYS, ORDERS, PASSWORD, USERS, bearer, logged, make_key
+from accounts import AUTH, KEYS, ORDERS, PASSWORD, USERS, bearer, logged, mint_key, register
 from litestar import Controller, Litestar, get
 
 from conftest import Service
@@ -34,6 +34,7 @@ class World:
     """The owner with an object of each kind, and everybody else with their credentials."""
 
     owner_id: int
+    program_id: int
     headers: dict[str, dict[str, str]]
     clients: dict[str, httpx.Client]
     make_product: Callable[..., int]
@@ -59,7 +60,7 @@ class World:
         return int(answer.json()["id"])
 
     def key(self) -> int:
-        return int(make_key(self.clients["admin"], self.owner_id, "orders:read")["id"])
+        return int(mint_key(self.owner_id, "orders:read")["id"])
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def stranger_body(_: World) -> dict[str, Any]:
 
 
 def key_body(world: World) -> dict[str, Any]:
-    return {"user_id": world.owner_id, "name": "matrix", "scopes": ["orders:read"]}
+    return {"user_id": world.program_id, "name": "matrix", "scopes": ["orders:read"]}
 
 
 def order_at(tail: str = "", **values: Any) -> Callable[[World], str]:
@@ -116,8 +117,8 @@ def order_at(tail: str = "", **values: Any) -> Callable[[World], str]:
 
 CASES: dict[str, Case] = {
     "GET /api/v1/api-keys": Case(200, at(KEYS)),
-    "POST /api/v1/api-keys": Case(201, at(KEYS), key_body),
-    "DELETE /api/v1/api-keys/{key_id}": Case(204, lambda world: f"{KEYS}/{world.key()}"),
+    "POST /api/v1/api-keys": Case(201, at(KEYS), key_body, person_only=True),
+    "DELETE /api/v1/api-keys/{key_id}": Case(204, lambda world: f"{KEYS}/{world.key()}", person_only=True),
     "POST /api/v1/auth/token": Case(401, at(f"{AUTH}/token"), stranger_body),
     "POST /api/v1/auth/refresh": Case(401, at(f"{AUTH}/refresh"), sending(refresh_token="cfr_unknown")),
     "POST /api/v1/auth/logout": Case(204, at(f"{AUTH}/logout"), sending(refresh_token="cfr_unknown")),
@@ -199,13 +200,13 @@ def world(
     ids = {name: int(admin.get(f"{USERS}/me", headers=headers[name]).json()["id"]) for name in ("owner", "other user")}
     everything = sorted(permissions_of(Role.CUSTOMER))
     # As each header in turn: both ways in must be the same gate.
-    headers["other's key"] = {"X-API-Key": make_key(admin, ids["other user"], *everything)["key"]}
-    headers["own key"] = bearer(make_key(admin, ids["owner"], *everything)["key"])
+    headers["other's key"] = {"X-API-Key": mint_key(ids["other user"], *everything)["key"]}
+    headers["own key"] = bearer(mint_key(ids["owner"], *everything)["key"])
     for scope in everything:
         others = [other for other in everything if other != scope]
-        headers[f"own key without {scope}"] = {"X-API-Key": make_key(admin, ids["owner"], *others)["key"]}
+        headers[f"own key without {scope}"] = {"X-API-Key": mint_key(ids["owner"], *others)["key"]}
     clients = {name: httpx.Client(base_url=service.url, headers=given, timeout=30) for name, given in headers.items()}
-    yield World(ids["owner"], headers, clients, make_product)
+    yield World(ids["owner"], register(admin, role="service")["id"], headers, clients, make_product)
     for client in clients.values():
         client.close()
 

@@ -183,7 +183,8 @@ def log_out_everywhere(client: httpx.Client, _: httpx.Client, account: Any, toke
 
 
 def change_the_password(client: httpx.Client, _: httpx.Client, account: Any, tokens: Any) -> None:
-    answer = client.put(f"{USERS}/me", json={"password": NEW_PASSWORD}, headers=bearer(tokens["access_token"]))
+    change = {"password": NEW_PASSWORD, "current_password": account["password"]}
+    answer = client.put(f"{USERS}/me", json=change, headers=bearer(tokens["access_token"]))
     assert answer.status_code == 200, account
 
 
@@ -376,7 +377,19 @@ def dump_of(db: Connection) -> list[str]:
 
 
 def test_keys_are_made_for_tests_by_administrators_only(admin: httpx.Client, customer: httpx.Client) -> None:
-    me = customer.get(f"{USERS}/me").json()["id"]
+    program = register(admin, role="service")["id"]
 
-    assert make_key(admin, me, "orders:read")["scopes"] == ["orders:read"]
-    assert customer.post(KEYS, json={"user_id": me, "name": "x", "scopes": ["orders:read"]}).status_code == 403
+    assert make_key(admin, program, "orders:read")["scopes"] == ["orders:read"]
+    assert customer.post(KEYS, json={"user_id": program, "name": "x", "scopes": ["orders:read"]}).status_code == 403
+
+
+def test_an_api_key_ends_nobodys_session(admin: httpx.Client, anonymous: httpx.Client) -> None:
+    account = register(admin, role="service")
+    token = sign_in(anonymous, account)["access_token"]
+    key = make_key(admin, account["id"], "account:self")["key"]
+
+    answers = [anonymous.post(f"{AUTH}/logout", json=body, headers=bearer(key)) for body in ({}, {"everywhere": True})]
+
+    assert [(a.status_code, a.json()["error"]["code"]) for a in answers] == [(403, "SIGN_IN_REQUIRED")] * 2
+    time.sleep(SECONDS_MAX)
+    assert not refused(anonymous, token)

@@ -24,7 +24,7 @@ from counterfoil.api.schemas.api_keys import ApiKeyPage, CreateApiKeyIn, NewApiK
 from counterfoil.api.schemas.fields import ID_MAX
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.users import api_keys
-from counterfoil.users.permissions import Permission
+from counterfoil.users.permissions import Permission, require_person
 
 KeyId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The key's id.")]
 
@@ -61,7 +61,11 @@ class ApiKeysController(Controller):
         sync_to_thread=True,
     )
     def create_key(self, request: AnyRequest, data: CreateApiKeyIn) -> Response[NewApiKeyOut]:
-        """Answer the key, once: a replay has `"key": null`, because the key itself is kept nowhere."""
+        """Answer the key, once: a replay has `"key": null`, because the key itself is kept nowhere.
+
+        For oneself or an account of role `service`. No API key may make keys.
+        """
+        require_person(current_actor(request))
 
         def create() -> NewApiKeyOut:
             record, secret = api_keys.create_key(
@@ -84,5 +88,5 @@ class ApiKeysController(Controller):
         sync_to_thread=True,
     )
     def revoke_key(self, request: AnyRequest, key_id: KeyId) -> None:
-        """End a key for good, within 5 s everywhere; 204, also when it was revoked before."""
+        """End a key for good, within 5 s everywhere; 204, also when it was revoked before. No API key may."""
         write(lambda: api_keys.revoke_key(key_id, actor=current_actor(request), request_id=request_id(request)))

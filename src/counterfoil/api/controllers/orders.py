@@ -166,6 +166,7 @@ class OrdersController(Controller):
                 services.place_draft(order_id, etag=etag, actor=actor, trace=trace, terms=request.app.state.hold_terms)
             ),
             status=200,
+            authorise=lambda: services.require_may_see(order_id, actor=actor),
         )
 
     @put(
@@ -214,19 +215,21 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
 
     actor = current_actor(request)
     lines = merge_lines([(item.product_id, item.quantity) for item in data.items])
+    buyer = data.user_id or actor.user_id
     return await sync_to_thread(
         write_once,
         request,
         data,
         lambda: render_order(
             services.draft_order(
-                user_id=data.user_id or actor.user_id,
+                user_id=buyer,
                 lines=lines,
                 client_reference=data.client_reference,
                 actor=actor,
                 trace=_trace(request),
             )
         ),
+        authorise=lambda: services.require_may_order_for(buyer, actor),
     )
 
 

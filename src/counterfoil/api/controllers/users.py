@@ -11,6 +11,7 @@ from counterfoil.api.answers import (
     AboutPerson,
     AnyRequest,
     answer,
+    client_address,
     if_match,
     next_page,
     open_cursor,
@@ -32,7 +33,7 @@ from counterfoil.api.schemas.users import (
 )
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
-from counterfoil.users import recovery, services
+from counterfoil.users import recovery, services, sessions
 from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
@@ -52,12 +53,13 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
-        """Create an account. Anybody may make one for a customer; other roles only an administrator."""
+        """Create an account. Anybody may make one for a customer; other roles only an administrator, and no API key."""
         actor = optional_actor(request)
         if data.role is not Role.CUSTOMER:
             if actor is None:
                 raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])
             require(actor, Permission.USERS_WRITE)
+            require_person(actor)
         email = _canonical(data.email)
 
         def create() -> AboutPerson:
@@ -96,10 +98,14 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
-        """Change name, password or profile; a new password ends every session, and an API key may not set one."""
+        """Change name, password or profile. A new password wants `current_password` and ends every session.
+
+        An API key may not set one.
+        """
         actor = current_actor(request)
         if data.password is not None:
             require_person(actor)
+            _confirm_password(request, data.current_password)
         return _update(request, actor.user_id, data)
 
     @get(
@@ -141,8 +147,23 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
-        """Change an account, for administrators."""
+        """Change an account, for administrators; an API key may set neither password nor role nor activity."""
+        if data.password is not None or data.role is not None or data.is_active is not None:
+            require_person(current_actor(request))
         return _update(request, user_id, data)
+
+
+def _confirm_password(request: AnyRequest, current: str | None) -> None:
+    if current is None:
+        message = "Send your current password with the new one."
+        raise ValidationFailed([{"field": "current_password", "message": message}])
+    run_in_thread(
+        sessions.confirm_password,
+        current_actor(request).user_id,
+        password=current,
+        address=client_address(request),
+        request_id=request_id(request),
+    )
 
 
 def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) -> Response[Any]:

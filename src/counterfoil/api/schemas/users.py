@@ -21,14 +21,6 @@ _Medium = Annotated[str, Meta(max_length=120, pattern=r"^[^\x00-\x1f]*" + END)]
 _Long = Annotated[str, Meta(max_length=255, pattern=r"^[^\x00-\x1f]*" + END)]
 
 
-class RegisterIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """A new account for oneself."""
-
-    email: Email
-    name: Line
-    password: Password
-
-
 class CreateUserIn(Struct, forbid_unknown_fields=True, frozen=True):
     """A new account, made by an administrator."""
 
@@ -56,10 +48,11 @@ class ProfileBody(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class UpdateMeIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """One's own new values; a field that is left out stays."""
+    """One's own new values; a field that is left out stays. A new password wants the current one."""
 
     name: Line | None = None
     password: Password | None = None
+    current_password: Password | None = None
     profile: ProfileBody | None = None
 
 
