@@ -21,7 +21,7 @@ from counterfoil.api.errors import PROBLEM_TYPE, problem_body
 from counterfoil.infrastructure.metrics import LIMIT_REFUSALS
 from counterfoil.infrastructure.rate_limiter import Count, Hit, RateLimiter, hash_address
 from counterfoil.kernel.errors import LimitExceeded, Unauthenticated
-from counterfoil.users.permissions import Actor, Role
+from counterfoil.users.permissions import Actor, Permission, Role, may
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ def classify_route(method: str, template: str) -> RouteClass | None:
 
 def find_hits(route: RouteClass, actor: Actor | None, address: str) -> list[Hit]:
     """Return the keys that a request counts on."""
-    if actor is not None and route is RouteClass.REGISTRATION:
+    if route is RouteClass.REGISTRATION and actor is not None and may(actor, Permission.USERS_WRITE):
         route = RouteClass.ADMIN
     elif actor is not None and actor.role is Role.SERVICE and route in {RouteClass.READ, RouteClass.WRITE}:
         route = RouteClass.SERVICE
