@@ -180,6 +180,20 @@ def test_serve_refuses_to_start_without_knowing_who_may_come_in(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])  # noqa: S104 - what is refused
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_the_demo_listens_on_this_machine_only(database_url: str, way: str, address: str) -> None:
+    arguments = ["--host", address] if way == "option" else []
+    environment = {"COUNTERFOIL_HOST": address} if way == "variable" else {}
+
+    refused = run_counterfoil("serve", *arguments, check=False, DATABASE_URL=database_url, **environment)
+
+    sentence = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode == 1
+    assert f"Demo mode listens on this machine only, and {address} is open to others" in sentence
+    assert "Traceback" not in sentence
+
+
 # ---------------------------------------------------------------- methods, paths, heads, bodies
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "TRACK", "DEBUG", "PROPFIND", "BREW", "get", "X" * 40])
 @pytest.mark.parametrize("path", [ORDERS, "/docs", "/console/login/", "/docs/assets/docs.js"])
