@@ -297,7 +297,7 @@ def test_security_IV_07_a_body_that_drips_is_cut_at_the_deadline(
     path: str,
 ) -> None:
     token = make_token()
-    with serve(COUNTERFOIL_BODY_SECONDS_MAX="1") as service, nothing_written():
+    with serve(COUNTERFOIL_BODY_SECONDS_MAX="1", COUNTERFOIL_LIMIT_SIGN_IN="100000/60") as service, nothing_written():
         host, _, port = service.url.removeprefix("http://").partition(":")
         media_type = "application/json" if path == ORDERS else "application/x-www-form-urlencoded"
         head = (
