@@ -307,6 +307,7 @@ X_FRAME_OPTIONS: Final = "DENY"
 # `__Host-`: the browser itself insists on HTTPS, on the whole path and on this very host. Demo mode has no HTTPS.
 _HOST_PREFIX: Final = "" if COUNTERFOIL.counterfoil_demo else "__Host-"
 SESSION_COOKIE_NAME: Final = f"{_HOST_PREFIX}counterfoil_session"
+SESSION_ENGINE: Final = "counterfoil.infrastructure.session_store"
 SESSION_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
 SESSION_COOKIE_HTTPONLY: Final = True
 # Lax, not Strict: a link in a mail to an order must find the operator signed in. Forms are guarded by their tokens.

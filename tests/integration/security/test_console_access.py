@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from accounts import AUTH, NEW_PASSWORD, ORDERS, USERS, bearer, register, sign_in
+from accounts import AUTH, NEW_PASSWORD, ORDERS, USERS, bearer, logged, register, sign_in
 
 from conftest import Service
 
@@ -79,6 +80,47 @@ def test_security_AN_05_a_session_of_the_console_ends_at_once_with(
 
     assert (answer.status_code, answer.headers["location"]) == (302, f"/console/login/?next={PAGE}")
     assert browser.get("/console/").status_code == 302
+
+
+def test_security_AN_07_a_dump_of_the_consoles_sessions_opens_nothing(
+    service: Service, browser: httpx.Client, operator: dict[str, Any], db: psycopg.Connection[Any]
+) -> None:
+    cookie = browser.cookies["counterfoil_session"]
+    names = [name for (name,) in db.execute("SELECT session_key FROM django_session").fetchall()]
+
+    def opens(value: str) -> bool:
+        with httpx.Client(base_url=service.url, cookies={"counterfoil_session": value}, timeout=30) as thief:
+            return thief.get(PAGE).status_code == 200
+
+    newest = db.execute("SELECT session_key FROM django_session ORDER BY expire_date DESC LIMIT 20").fetchall()
+    assert opens(cookie)
+    assert cookie not in names
+    assert [name for (name,) in newest if opens(name)] == []
+    assert len(logged(service, "security.console_signed_in", user_id=operator["id"])) == 1
+    # Nothing of a session can be planted either: the row of a value that somebody chose is not this value's.
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(PAGE).text)
+    assert token is not None
+    browser.post("/console/logout/", data={"csrfmiddlewaretoken": token[1]}, headers={"Referer": service.url + PAGE})
+    assert not opens(cookie)
+
+
+def test_the_worker_deletes_sessions_of_the_console_that_are_over(
+    django_ready: None, browser: httpx.Client, db: psycopg.Connection[Any]
+) -> None:
+    from counterfoil.cli.jobs import _database_jobs
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.infrastructure.session_store import name_session
+
+    old = name_session(secrets.token_hex(16))
+    db.execute("INSERT INTO django_session VALUES (%s, '', now() - interval '1 second')", [old])
+    [job] = [job for job in _database_jobs() if job.name == "delete_console_sessions"]
+
+    while run_in_thread(job.run):
+        pass
+
+    assert django_ready is None
+    assert db.execute("SELECT count(*) FROM django_session WHERE expire_date <= now()").fetchone() == (0,)
+    assert browser.get(PAGE).status_code == 200
 
 
 # What the API asks for the same; None: the catalogue is public.
