@@ -7,17 +7,28 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request
+from litestar.enums import ScopeType
 from litestar.exceptions import ClientException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import Receive
+from litestar.types import ASGIApp, Receive, Scope, Send
 from litestar.types.empty import Empty
 
 from counterfoil.api.card_data import refuse_card_numbers
 from counterfoil.api.schemas.sentences import rephrase
 from counterfoil.api.schemas.validation import find_problems
-from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.kernel.errors import Unavailable, ValidationFailed
 
 BODY_BYTES_MAX: Final = 1_000_000
+# The largest form of the console is a sign-in: an address and a password.
+FORM_BYTES_MAX: Final = 64_000
+# 4 MB together. One address may begin 60 a minute (`sign_in`), each for 30 s at most, and cannot take them all.
+FORMS_MAX: Final = 64
+
+
+class TooManyForms(Unavailable):
+    """The console takes no more forms right now; nothing was done, try again shortly."""
+
+    code = "TOO_MANY_FORMS"
 
 
 class ApiRequest(Request[Any, Any, Any]):
@@ -62,18 +73,46 @@ def header(request: Request[Any, Any, Any], name: bytes) -> str | None:
     return next((value.decode("latin-1") for known, value in request.scope["headers"] if known == name), None)
 
 
-def limit_body(receive: Receive) -> Receive:
-    """Wrap a `receive` so that it raises RequestEntityTooLarge past BODY_BYTES_MAX, for an application of its own.
+def has_body(scope: Scope) -> bool:
+    """Tell whether a request announces a body."""
+    sizes = dict(scope["headers"])
+    return b"transfer-encoding" in sizes or sizes.get(b"content-length", b"0") != b"0"
 
-    Django spools a body to the disk before any of its limits is asked.
+
+def limit_forms(app: ASGIApp) -> ASGIApp:
+    """Wrap an application that takes small forms: at most FORM_BYTES_MAX each, and FORMS_MAX of them at a time.
+
+    Django holds or spools a whole body before any of its limits is asked. Raises RequestEntityTooLarge, TooManyForms.
     """
+    at_once = 0
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal at_once
+        if scope["type"] != ScopeType.HTTP or not has_body(scope):
+            await app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > FORM_BYTES_MAX:
+            raise RequestEntityTooLarge
+        if at_once >= FORMS_MAX:
+            raise TooManyForms
+        at_once += 1
+        try:
+            await app(scope, _limit_body(receive), send)
+        finally:
+            at_once -= 1
+
+    return limited
+
+
+def _limit_body(receive: Receive) -> Receive:
     total = 0
 
     async def limited() -> Any:
         nonlocal total
         event: Any = await receive()
         total += len(event.get("body", b""))
-        if total > BODY_BYTES_MAX:
+        if total > FORM_BYTES_MAX:
             raise RequestEntityTooLarge
         return event
 

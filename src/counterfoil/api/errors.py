@@ -61,7 +61,7 @@ HTTP_FAILURES: Final = {
     404: ("ROUTE_NOT_FOUND", "There is nothing at this address; the API is described at /docs."),
     405: ("METHOD_NOT_ALLOWED", "This address does not take this method; the header Allow names those it takes."),
     408: ("BODY_TOO_SLOW", "The request's body took too long to arrive."),
-    413: ("BODY_TOO_LARGE", "The request body is larger than 1 MB."),
+    413: ("BODY_TOO_LARGE", "The request body is larger than 1 MB, or 64 kB in the console."),
     415: ("MEDIA_TYPE_UNSUPPORTED", "Send the body as application/json, without a Content-Encoding."),
     421: ("MISDIRECTED_HOST", "This service does not answer for the host that was asked for."),
     431: ("HEADERS_TOO_LARGE", "The request has more than 64 headers or 32 KB of them."),

@@ -74,6 +74,7 @@ def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.audit_anchors import write_due_anchor
     from counterfoil.infrastructure.idempotency import delete_expired_keys
     from counterfoil.infrastructure.limit_stores import delete_expired_limits
+    from counterfoil.infrastructure.session_store import delete_expired_sessions
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
@@ -99,6 +100,7 @@ def _database_jobs() -> list[Job]:
         delete("delete_revocations", sessions.delete_old_revocations),
         delete("delete_sign_ins", sessions.delete_ended),
         delete("delete_links", recovery.delete_done),
+        delete("delete_console_sessions", delete_expired_sessions),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import threading
@@ -52,11 +53,14 @@ def serve(
     from django.conf import settings
 
     values = settings.COUNTERFOIL
+    address = host or values.counterfoil_host
     _require_public_address(values)
+    if values.counterfoil_demo:
+        _require_own_machine(address)
     require_role()
     require_master_keys()
     os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
-    _serve(host or values.counterfoil_host, port or values.counterfoil_port, processes=values.counterfoil_web_processes)
+    _serve(address, port or values.counterfoil_port, processes=values.counterfoil_web_processes)
 
 
 def _serve(host: str, port: int, *, processes: int) -> None:
@@ -96,6 +100,19 @@ def _require_public_address(values: Any) -> None:
             )
     if not values.counterfoil_public_url.startswith("https://"):
         raise TerminalError("COUNTERFOIL_PUBLIC_URL must begin with https:// outside demo mode.")
+
+
+def _require_own_machine(address: str) -> None:
+    """Refuse to serve the demo to others: it speaks plain HTTP and takes secrets that can be guessed."""
+    try:
+        local = address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise TerminalError(
+            f"Demo mode listens on this machine only, and {address} is open to others; use --host 127.0.0.1, or unset"
+            " COUNTERFOIL_DEMO and see docs/how-to/run-behind-a-proxy.md."
+        )
 
 
 def work(

@@ -18,7 +18,8 @@ from litestar import Litestar, asgi
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from counterfoil.api.app import make_api
-from counterfoil.api.bodies import limit_body
+from counterfoil.api.bodies import limit_forms
+from counterfoil.api.middleware.limits import limit_console
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.api.middleware.transport import Transport, TransportRules
 from counterfoil.config.settings import Settings
@@ -130,13 +131,14 @@ def make_application() -> ASGIApp:
     """Assemble the application of one web process."""
     values = settings.COUNTERFOIL
     configure_logging(values.counterfoil_log_level)
-    console: Any = ASGIStaticFilesHandler(get_asgi_application())
+    django: Any = ASGIStaticFilesHandler(get_asgi_application())
+    console = limit_console(limit_forms(django))
 
     @asgi("/console", is_mount=True, copy_scope=True)
     async def mount_console(scope: Scope, receive: Receive, send: Send) -> None:
         # Django wants the whole path: its own urls.py says where the console is.
-        path = "/console" + scope["path"].removeprefix("/console")
-        await console({**scope, "path": path}, limit_body(receive), send)
+        inside: Any = {**scope, "path": "/console" + scope["path"].removeprefix("/console")}
+        await console(inside, receive, send)
 
     api = make_api(
         state={"draining": False, "hold_terms": _hold_terms(values)},

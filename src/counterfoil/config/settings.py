@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     counterfoil_limit_look_up: str = Field("10/60", description="Tries of a code that can be guessed, per caller.")
     counterfoil_limit_admin: str = Field("600/60", description="Administration of accounts and keys, per account.")
     counterfoil_limit_service: str = Field("60000/60", description="Reads and changes per account of role service.")
+    counterfoil_limit_console: str = Field("600/60", description="Pages of the console per address.")
     counterfoil_limit_refused: str = Field("60/60", description="Wrong or missing credentials per address.")
     counterfoil_limit_sign_in_failures: str = Field("30/900", description="Wrong passwords per address.")
     counterfoil_limit_factor: int = Field(
@@ -144,7 +145,7 @@ class Settings(BaseSettings):
             f"counterfoil_limit_{name}"
             for name in (
                 *("sign_in", "registration", "recovery", "write", "read", "look_up", "admin", "service", "refused"),
-                "sign_in_failures",
+                *("console", "sign_in_failures"),
             )
         )
     )
@@ -280,6 +281,7 @@ MIDDLEWARE: Final = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "counterfoil.console.unavailable.AnswerUnavailable",
 ]
 ROOT_URLCONF: Final = "counterfoil.config.urls"
 AUTH_USER_MODEL: Final = "counterfoil.User"
@@ -305,6 +307,7 @@ X_FRAME_OPTIONS: Final = "DENY"
 # `__Host-`: the browser itself insists on HTTPS, on the whole path and on this very host. Demo mode has no HTTPS.
 _HOST_PREFIX: Final = "" if COUNTERFOIL.counterfoil_demo else "__Host-"
 SESSION_COOKIE_NAME: Final = f"{_HOST_PREFIX}counterfoil_session"
+SESSION_ENGINE: Final = "counterfoil.infrastructure.session_store"
 SESSION_COOKIE_SECURE: Final = not COUNTERFOIL.counterfoil_demo
 SESSION_COOKIE_HTTPONLY: Final = True
 # Lax, not Strict: a link in a mail to an order must find the operator signed in. Forms are guarded by their tokens.

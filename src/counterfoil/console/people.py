@@ -41,14 +41,20 @@ class FindsPeople(_ModelAdmin):
 
 
 class ShowsPeople(FindsPeople):
-    """A page that shows somebody's data, when it is looked at and not when it is posted to."""
+    """A page that shows somebody's data to who may read accounts, when it is looked at and not when it is posted to."""
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Open what the object's page shows of its person."""
         found = super().get_object(request, object_id, from_field)
-        if found is not None and request.method == "GET":
+        if found is not None and request.method == "GET" and may_read_people(request):
             reveal(request, [found], self.person_field)
         return found
+
+
+def may_read_people(request: HttpRequest) -> bool:
+    """Tell whether the one who looks may read accounts."""
+    user: Any = request.user
+    return bool(user.has_perm("counterfoil.view_user"))
 
 
 def reveal(request: HttpRequest, objects: Iterable[Any], person_field: str) -> None:

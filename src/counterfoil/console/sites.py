@@ -155,7 +155,9 @@ class OrderPage(ShowsPeople, _Page):
 
     @admin.display(description="customer")
     def customer(self, order: Any) -> str | None:
-        """Show whom the order is of; on its own page only, for a list needs no names."""
+        """Show whom the order is of; on its own page only, and to who may read accounts only."""
+        if not hasattr(order, "person"):
+            return None
         shown = [render_person(order.person, field) for field in ("name", "email")]
         return ", ".join(filter(None, shown)) or None
 

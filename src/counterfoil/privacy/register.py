@@ -80,7 +80,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "django_admin_log.object_id": "never written: the console changes nothing",
     "django_admin_log.object_repr": "never written: the console changes nothing",
     "django_admin_log.change_message": "never written: the console changes nothing",
-    "django_session.session_key": "a random name",
+    "django_session.session_key": "SHA-256 of a random text, the cookie's",
     "django_session.session_data": "an account's number, signed; dead once the password is",
     "django_content_type.app_label": "Django's own",
     "django_content_type.model": "Django's own",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -10,9 +10,19 @@ from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models.functions import Now
 
-from counterfoil.users.permissions import STAFF, Role
+from counterfoil.users.permissions import STAFF, Actor, Permission, Role, may
 
 _ROLES = [role.value for role in Role]
+# Table of the console → what the API asks for the same. None: the catalogue is public. Other tables: nobody.
+_TO_VIEW: Mapping[str, Permission | None] = {
+    "order": Permission.ORDERS_EVERYBODY,
+    "orderitem": Permission.ORDERS_EVERYBODY,
+    "product": None,
+    "stocklevel": Permission.INVENTORY_READ,
+    "stockmovement": Permission.INVENTORY_READ,
+    "user": Permission.USERS_READ,
+    "auditentry": Permission.AUDIT_READ,
+}
 
 
 class User(AbstractBaseUser):
@@ -80,8 +90,12 @@ class User(AbstractBaseUser):
             yield f"{known}-{self.token_epoch}"
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Let staff view everything in the console and change nothing: changes go through the services."""
-        return self.is_active and self.is_staff and ".view_" in perm
+        """Let staff view in the console what they may read through the API; changes go through the services."""
+        verb, _, table = perm.rpartition(".")[2].partition("_")
+        if not (self.is_active and self.is_staff and verb == "view" and table in _TO_VIEW):
+            return False
+        needed = _TO_VIEW[table]
+        return needed is None or may(Actor(self.pk, Role(self.role)), needed)
 
     def has_module_perms(self, app_label: str) -> bool:
         """Show only our own tables in the console."""

@@ -36,6 +36,7 @@ class Permission(StrEnum):
     API_KEYS_READ = "api-keys:read"
     API_KEYS_WRITE = "api-keys:write"
     METRICS_READ = "metrics:read"
+    AUDIT_READ = "audit:read"
 
 
 # What a route declares instead of a permission when it answers strangers too.
@@ -60,6 +61,7 @@ GRANTS: Final[Mapping[Permission, frozenset[Role]]] = {
     Permission.API_KEYS_READ: _ADMINS,
     Permission.API_KEYS_WRITE: _ADMINS,
     Permission.METRICS_READ: _ADMINS,
+    Permission.AUDIT_READ: frozenset({Role.MANAGER, Role.ADMIN}),
 }
 
 

@@ -180,7 +180,8 @@ def _send(wish: Wish, token: str) -> None:
             recovery_repositories.cancel(wish.id)
         return
     link = f"{settings.COUNTERFOIL.counterfoil_public_url}/{_PAGES[wish.purpose]}#token={token}"
-    values = {"name": user.name, "link": link, "hours": life // 3600}
+    # No name: whoever registers with somebody else's address could write to them with it.
+    values = {"link": link, "hours": life // 3600}
     try:
         send_mail(wish.purpose, to=user.email, mail_id=f"{_MAILS[wish.purpose]}-{wish.id.hex}", values=values)
     except MailNotSent as error:

@@ -140,9 +140,9 @@ def test_the_page_for_people_loads_nothing_from_elsewhere(anonymous: httpx.Clien
 # ---------------------------------------------------------------- console
 @pytest.fixture
 def console(service: Any, admin: httpx.Client) -> Iterator[httpx.Client]:
-    """A browser signed in as an operator."""
+    """A browser signed in as an administrator, who sees every page (security/test_console_access.py: others)."""
     person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Op", "password": "correct horse battery"}
-    assert admin.post("/api/v1/users", json={**person, "role": "support"}).status_code == 201
+    assert admin.post("/api/v1/users", json={**person, "role": "admin"}).status_code == 201
     with httpx.Client(base_url=service.url, timeout=30) as browser:
         signed_in = sign_in(browser, person["email"], person["password"])
         assert (signed_in.status_code, signed_in.headers["location"]) == (302, "/console/")

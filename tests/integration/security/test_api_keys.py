@@ -63,6 +63,22 @@ def test_a_key_opens_the_door_in_either_header_within_role_and_scopes(
     assert (beyond_role.status_code, beyond_role.json()["error"]["code"]) == (403, "ROLE_MISSING")
 
 
+def test_a_key_registers_nobody_without_the_scope(
+    admin: httpx.Client, anonymous: httpx.Client, program: int, nothing_written: Unchanged
+) -> None:
+    person = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": "correct horse battery"}
+    owner = int(register(admin, role="admin")["id"])
+    keys = [make_key(admin, account, "orders:read")["key"] for account in (program, owner)]
+
+    with nothing_written():
+        answers = [anonymous.post(USERS, json=person, headers=bearer(key)) for key in keys]
+    allowed = anonymous.post(USERS, json=person, headers=bearer(make_key(admin, owner, "users:write")["key"]))
+
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(403, "SCOPE_MISSING")] * 2
+    assert answers[0].json()["error"]["details"] == {"scope": "users:write"}
+    assert allowed.status_code == 201
+
+
 def test_a_new_key_is_shown_once_with_what_it_may_do(admin: httpx.Client, program: int) -> None:
     made = make_key(admin, program, "orders:write", "orders:read", "orders:read", expires_in_days=7)
 

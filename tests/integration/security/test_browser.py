@@ -20,7 +20,7 @@ ADDRESSES = ["/console/counterfoil/order/add/", "/console/counterfoil/product/1/
 
 def make_operator(admin: httpx.Client) -> str:
     email = f"{secrets.token_hex(6)}@example.com"
-    person = {"email": email, "name": "Op", "password": PASSWORD, "role": "support"}
+    person = {"email": email, "name": "Op", "password": PASSWORD, "role": "admin"}
     assert admin.post("/api/v1/users", json=person).status_code == 201
     return email
 

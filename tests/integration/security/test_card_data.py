@@ -13,6 +13,8 @@ import msgspec
 import psycopg
 import pytest
 
+from conftest import Service
+
 CARD = "4111 1111 1111 1111"
 DIGITS = CARD.replace(" ", "")
 Unchanged = Callable[[], AbstractContextManager[None]]
@@ -138,3 +140,20 @@ def test_references_and_keys_made_by_machines_pass(
 
     assert statuses == [201] * 4
     assert db.execute("SELECT count(*) FROM orders WHERE client_reference = ANY(%s)", [references]).fetchone() == (4,)
+
+
+@pytest.mark.parametrize("request_id", ["4111111111111111", "req-4111-1111-1111-1111"])
+def test_security_LUHN_05_a_request_id_that_holds_a_card_number_is_not_used(
+    admin: httpx.Client, service: Service, db: psycopg.Connection[Any], request_id: str
+) -> None:
+    product = {"sku": f"T-{secrets.token_hex(4)}z", "name": "Tea", "price": "1.00", "currency": "EUR"}
+
+    answer = admin.post("/api/v1/products", json=product, headers={"X-Request-ID": request_id})
+    kept = admin.get("/livez", headers={"X-Request-ID": "my-own-id-7"})
+
+    assert answer.status_code == 201
+    assert answer.headers["x-request-id"].startswith("req-")
+    assert answer.headers["x-request-id"] != request_id
+    assert kept.headers["x-request-id"] == "my-own-id-7"
+    assert request_id not in service.log_path.read_text()
+    assert db.execute("SELECT count(*) FROM audit_entries WHERE request_id = %s", [request_id]).fetchone() == (0,)

@@ -29,5 +29,8 @@ def test_who_signs_in_is_counted_by_address_and_where_redis_is_away_in_postgresq
         assert hit.key.startswith(f"{route}:address:")
         assert hit.strict
     [admin] = find_hits(RouteClass.REGISTRATION, Actor(1, Role.ADMIN), "192.0.2.1")
+    strangers = find_hits(RouteClass.REGISTRATION, None, "192.0.2.1")
+    for caller in (Actor(3, Role.CUSTOMER), Actor(1, Role.ADMIN, scopes=frozenset({"orders:read"}), key_id=9)):
+        assert find_hits(RouteClass.REGISTRATION, caller, "192.0.2.1") == strangers
     [service] = find_hits(RouteClass.WRITE, Actor(2, Role.SERVICE), "192.0.2.1")
     assert (admin.key, service.key) == ("admin:user:1", "service:user:2")

@@ -144,6 +144,27 @@ def test_security_RL_01_strangers_are_counted_by_address_and_a_forged_one_does_n
     assert (passed, refused) == ([201] * 2, [429] * 3)
 
 
+def test_security_RL_01_a_customer_who_registers_others_is_counted_by_address(
+    serve: Serve, make_token: Callable[..., str], nothing_written: Unchanged, database_url: str
+) -> None:
+    forget_limits(database_url)
+
+    def person() -> dict[str, str]:
+        return {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": "correct horse battery"}
+
+    with (
+        serve(COUNTERFOIL_LIMIT_REGISTRATION="2/3600") as service,
+        service.client(make_token()) as customer,
+        service.client(make_token("admin")) as admin,
+    ):
+        passed = [customer.post("/api/v1/users", json=person()).status_code for _ in range(2)]
+        with nothing_written():
+            refused = customer.post("/api/v1/users", json=person()).status_code
+        staff = [admin.post("/api/v1/users", json=person()).status_code for _ in range(3)]
+
+    assert (passed, refused, staff) == ([201] * 2, 429, [201] * 3)
+
+
 def test_security_RL_01_wrong_credentials_are_limited_and_right_ones_from_the_same_address_are_not(
     serve: Serve, make_token: Callable[..., str], database_url: str
 ) -> None:

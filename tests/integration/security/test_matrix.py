@@ -68,6 +68,7 @@ class Case:
     """How one route is asked: its address, its body, and the answer of somebody who may.
 
     `owned`: the object is the owner's, and others do not find it. `person_only`: no API key may, whatever its scopes.
+    `no_key`: anybody may, but not with a customer's API key.
     """
 
     allowed: int
@@ -75,6 +76,7 @@ class Case:
     body: Callable[[World], Any] = lambda _: None
     owned: bool = False
     person_only: bool = False
+    no_key: bool = False
     key: bool = field(default=False)
 
 
@@ -155,7 +157,7 @@ CASES: dict[str, Case] = {
     ),
     "DELETE /api/v1/products/{product_id}": Case(204, lambda world: f"/api/v1/products/{world.make_product()}"),
     "GET /api/v1/users": Case(200, at(USERS)),
-    "POST /api/v1/users": Case(201, at(USERS), person_body),
+    "POST /api/v1/users": Case(201, at(USERS), person_body, no_key=True),
     "GET /api/v1/users/me": Case(200, at(f"{USERS}/me")),
     "PUT /api/v1/users/me": Case(200, at(f"{USERS}/me"), sending(name="Ada L.")),
     # Deferred: everybody who is asked has an order that is open, so that they are still there for the next route.
@@ -217,7 +219,7 @@ def expected(rule: Any, case: Case, identity: str) -> tuple[int, str | None]:
 
     role = Role(identity) if identity in ROLES else Role.CUSTOMER
     if rule.is_public:
-        return case.allowed, None
+        return (403, "SCOPE_MISSING") if case.no_key and "key" in identity else (case.allowed, None)
     if identity == "nobody":
         return 401, "CREDENTIALS_MISSING"
     if role not in GRANTS[rule.permission]:

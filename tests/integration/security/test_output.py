@@ -159,7 +159,7 @@ def test_security_OU_06_markup_in_any_field_is_shown_as_text_in_the_console(
         headers={"Idempotency-Key": secrets.token_hex(16)},
     )
     order = customer.post(ORDERS, json={"items": [{"product_id": product, "quantity": 1}]}).json()["id"]
-    operator = {"email": f"{secrets.token_hex(6)}@example.com", "name": SCRIPT, "password": PASSWORD, "role": "support"}
+    operator = {"email": f"{secrets.token_hex(6)}@example.com", "name": SCRIPT, "password": PASSWORD, "role": "admin"}
     user = admin.post("/api/v1/users", json=operator).json()["id"]
     assert moved.status_code == 201
 

@@ -124,8 +124,9 @@ def test_who_registers_gets_a_mail_and_confirms_once(
     assert row is not None
     assert mail["Message-ID"] == f"<confirm-{row[0].hex}@shop.example.com>"
     assert mail["Subject"] == "Confirm your e-mail address"
-    assert 'Hello <b>Ada</b> "Countess",' in text_of(mail)
-    assert "Hello &lt;b&gt;Ada&lt;/b&gt; &quot;Countess&quot;," in text_of(mail, "html")
+    # Whoever registers chooses the name, and anybody may be the one who reads the mail.
+    assert text_of(mail).startswith("Hello,")
+    assert [part for part in ("plain", "html") if "Ada" in text_of(mail, part)] == []
     assert token in text_of(mail, "html")
 
 

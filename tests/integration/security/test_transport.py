@@ -180,6 +180,20 @@ def test_serve_refuses_to_start_without_knowing_who_may_come_in(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])  # noqa: S104 - what is refused
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_the_demo_listens_on_this_machine_only(database_url: str, way: str, address: str) -> None:
+    arguments = ["--host", address] if way == "option" else []
+    environment = {"COUNTERFOIL_HOST": address} if way == "variable" else {}
+
+    refused = run_counterfoil("serve", *arguments, check=False, DATABASE_URL=database_url, **environment)
+
+    sentence = " ".join((refused.stdout + refused.stderr).split())
+    assert refused.returncode == 1
+    assert f"Demo mode listens on this machine only, and {address} is open to others" in sentence
+    assert "Traceback" not in sentence
+
+
 # ---------------------------------------------------------------- methods, paths, heads, bodies
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "TRACK", "DEBUG", "PROPFIND", "BREW", "get", "X" * 40])
 @pytest.mark.parametrize("path", [ORDERS, "/docs", "/console/login/", "/docs/assets/docs.js"])
@@ -283,7 +297,7 @@ def test_security_IV_07_a_body_that_drips_is_cut_at_the_deadline(
     path: str,
 ) -> None:
     token = make_token()
-    with serve(COUNTERFOIL_BODY_SECONDS_MAX="1") as service, nothing_written():
+    with serve(COUNTERFOIL_BODY_SECONDS_MAX="1", COUNTERFOIL_LIMIT_SIGN_IN="100000/60") as service, nothing_written():
         host, _, port = service.url.removeprefix("http://").partition(":")
         media_type = "application/json" if path == ORDERS else "application/x-www-form-urlencoded"
         head = (

@@ -34,7 +34,8 @@ from counterfoil.api.schemas.users import (
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import recovery, services, sessions
-from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
+from counterfoil.users.errors import ScopeMissing
+from counterfoil.users.permissions import PUBLIC, Permission, Role, may, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
 
@@ -53,8 +54,13 @@ class UsersController(Controller):
         sync_to_thread=True,
     )
     def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
-        """Create an account. Anybody may make one for a customer; other roles only an administrator, and no API key."""
+        """Create an account. Anybody may make one for a customer; other roles only an administrator, and no API key.
+
+        For a customer an API key needs the scope `users:write`.
+        """
         actor = optional_actor(request)
+        if actor is not None and actor.key_id is not None and not may(actor, Permission.USERS_WRITE):
+            raise ScopeMissing(scope=Permission.USERS_WRITE.value)
         if data.role is not Role.CUSTOMER:
             if actor is None:
                 raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])

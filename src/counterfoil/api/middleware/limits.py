@@ -17,11 +17,12 @@ from django.conf import settings
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from counterfoil.api.bodies import has_body
 from counterfoil.api.errors import PROBLEM_TYPE, problem_body
 from counterfoil.infrastructure.metrics import LIMIT_REFUSALS
 from counterfoil.infrastructure.rate_limiter import Count, Hit, RateLimiter, hash_address
 from counterfoil.kernel.errors import LimitExceeded, Unauthenticated
-from counterfoil.users.permissions import Actor, Role
+from counterfoil.users.permissions import Actor, Permission, Role, may
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class RouteClass(StrEnum):
     LOOK_UP = "look_up"
     ADMIN = "admin"
     SERVICE = "service"
+    CONSOLE = "console"
     REFUSED = "refused"
 
 
@@ -61,6 +63,7 @@ _TABLE: Final[tuple[tuple[str, str, RouteClass], ...]] = (
     ("GET|HEAD", r"/api/.*", RouteClass.READ),
     (".*", r"/api/.*", RouteClass.WRITE),
 )
+_FILES: Final = "/console/static/"
 # Counted per address, whoever signs in behind it, and never by one process alone while PostgreSQL can be reached.
 _BY_ADDRESS: Final = frozenset({RouteClass.SIGN_IN, RouteClass.REGISTRATION, RouteClass.RECOVERY})
 
@@ -74,7 +77,7 @@ def classify_route(method: str, template: str) -> RouteClass | None:
 
 def find_hits(route: RouteClass, actor: Actor | None, address: str) -> list[Hit]:
     """Return the keys that a request counts on."""
-    if actor is not None and route is RouteClass.REGISTRATION:
+    if route is RouteClass.REGISTRATION and actor is not None and may(actor, Permission.USERS_WRITE):
         route = RouteClass.ADMIN
     elif actor is not None and actor.role is Role.SERVICE and route in {RouteClass.READ, RouteClass.WRITE}:
         route = RouteClass.SERVICE
@@ -127,6 +130,22 @@ def limit_callers(app: ASGIApp) -> ASGIApp:
         else:
             _admit(scope, route, await counting)
             await app(scope, receive, send)
+
+    return limited
+
+
+def limit_console(app: ASGIApp) -> ASGIApp:
+    """Wrap the console, which is an application of its own: pages and sign-ins are counted by address.
+
+    The console changes nothing, so whatever is no reading, or brings a body, is counted as signing in.
+    """
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and not scope["path"].startswith(_FILES):
+            reads = scope["method"] in {"GET", "HEAD"} and not has_body(scope)
+            route = RouteClass.CONSOLE if reads else RouteClass.SIGN_IN
+            _admit(scope, route, await _limiter(scope).take(find_hits(route, None, scope["state"]["client_address"])))
+        await app(scope, receive, send)
 
     return limited
 

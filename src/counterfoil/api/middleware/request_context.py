@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from counterfoil.api.middleware.answer_headers import headers_for
 from counterfoil.infrastructure.metrics import count_request
+from counterfoil.kernel.card_numbers import contains_card_number
 from counterfoil.kernel.ids import is_request_id, new_request_id
 
 log = structlog.get_logger(__name__)
@@ -21,8 +22,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 class RequestContext:
     """ASGI wrapper around the whole application.
 
-    Puts `request_id` into the scope's state (the caller's X-Request-ID when it is well formed, else a new one),
-    echoes it with the headers of every answer, and writes one log line and one metric per request.
+    Puts `request_id` into the scope's state (the caller's X-Request-ID when it is well formed and holds no card number,
+    else a new one), echoes it with the headers of every answer, and writes one log line and one metric per request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,7 +37,8 @@ class RequestContext:
             return
         started = time.perf_counter()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        request_id = given if is_request_id(given) else new_request_id()
+        # It is logged and kept in the audit trail.
+        request_id = given if is_request_id(given) and not contains_card_number(given) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         status, path = 500, scope["path"]
 
