@@ -12,7 +12,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import access_repositories, repositories
 from counterfoil.users.access import KEY_PREFIX, hash_token
 from counterfoil.users.access_repositories import ApiKeyRecord
-from counterfoil.users.errors import ApiKeyNotFound, ScopeMissing
+from counterfoil.users.errors import ApiKeyNotFound, ErasureRequested, ScopeMissing
 from counterfoil.users.permissions import Actor, Permission, permissions_of
 
 __all__ = ["DAYS_MAX", "ApiKeyRecord", "create_key", "list_keys", "revoke_key"]
@@ -37,8 +37,12 @@ def create_key(
     """Make a key that acts as `user_id`; returns its record and the key itself, which nobody can show again.
 
     Joins the open transaction. `actor` None is the command line. Raises ValidationFailed when there is no such active
-    account or its role may not do what a scope names, ScopeMissing when a key asks for more than it has itself.
+    account or its role may not do what a scope names, ErasureRequested, ScopeMissing when a key asks for more than it
+    has itself.
     """
+    # Until the key is there: an erasure waits for it and finds it.
+    if repositories.hold_account(user_id):
+        raise ErasureRequested
     user = repositories.read_user(user_id)
     if user is None or not user.is_active:
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
