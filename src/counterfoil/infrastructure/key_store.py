@@ -162,6 +162,13 @@ def read_keys(subjects: Sequence[UUID]) -> dict[UUID, bytes]:
     return {subject: _unwrap(bytes(wrapped), bytes(master), str(subject)) for subject, wrapped, master in rows}
 
 
+def find_keys(subjects: Sequence[UUID]) -> list[UUID]:
+    """Return those of these people who have a data key, whether it can be opened or not."""
+    with _store() as cursor:
+        cursor.execute("SELECT subject FROM counterfoil_keys.data_keys WHERE subject = ANY (%s)", [list(subjects)])
+        return [row[0] for row in cursor.fetchall()]
+
+
 def shred_key(subject: UUID) -> None:
     """Delete a person's key for ever and leave a tombstone. Idempotent."""
     with _store_transaction() as cursor:
@@ -373,6 +380,7 @@ __all__ = [
     "count_stale_wraps",
     "create_keys",
     "discard_key",
+    "find_keys",
     "forgetting_master_key",
     "keys_are_loaded",
     "list_master_keys",

@@ -144,6 +144,7 @@ class Migration(migrations.Migration):
             models.UUIDField(db_default=django.contrib.postgres.functions.RandomUUID(), unique=True),
         ),
         migrations.AddField("User", "email_index", models.BinaryField(null=True, unique=True)),
+        migrations.AddField("User", "erasure_requested_at", models.DateTimeField(null=True)),
         migrations.AddField("User", "erased_at", models.DateTimeField(null=True)),
         migrations.AddField("IdempotencyKey", "subject_id", models.UUIDField(null=True)),
         migrations.RunPython(seal_people, open_people),
@@ -190,7 +191,6 @@ class Migration(migrations.Migration):
                 ("requested_by", models.CharField(max_length=64)),
                 ("step", models.CharField(db_default="", max_length=40)),
                 ("deferred_reason", models.CharField(db_default="", max_length=255)),
-                ("attempted_at", models.DateTimeField(null=True)),
                 ("completed_at", models.DateTimeField(null=True)),
             ],
             options={

@@ -14,7 +14,6 @@ class ErasureRequest(models.Model):
     requested_by = models.CharField(max_length=64)
     step = models.CharField(max_length=40, db_default="")
     deferred_reason = models.CharField(max_length=255, db_default="")
-    attempted_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,7 +42,8 @@ def take_over_request(user_id: int, *, requested_by: str) -> None:
     """Record a request of `requested_by`, also in place of another's. Joins the open transaction."""
     fetch_all(
         "INSERT INTO erasure_requests (user_id, requested_by) VALUES (%(user)s, %(by)s)"
-        " ON CONFLICT (user_id) DO UPDATE SET requested_by = excluded.requested_by",
+        " ON CONFLICT (user_id) DO UPDATE SET requested_by = excluded.requested_by"
+        " WHERE erasure_requests.requested_by <> excluded.requested_by",
         {"user": user_id, "by": requested_by},
     )
 
@@ -63,7 +65,7 @@ def read_request(user_id: int) -> Erasure | None:
 def write_step(user_id: int, *, step: str, last: bool) -> None:
     """Record that a step was done, in its transaction."""
     fetch_all(
-        "UPDATE erasure_requests SET step = %(step)s, deferred_reason = '', attempted_at = now(),"
+        "UPDATE erasure_requests SET step = %(step)s, deferred_reason = '',"
         " completed_at = CASE WHEN %(last)s THEN now() END WHERE user_id = %(user)s",
         {"user": user_id, "step": step, "last": last},
     )
@@ -71,28 +73,26 @@ def write_step(user_id: int, *, step: str, last: bool) -> None:
 
 @transaction_required
 def write_reason(user_id: int, *, reason: str) -> None:
-    """Record what a request waits for."""
+    """Record what a request waits for, when that is something new: each change leaves an audit entry."""
     fetch_all(
-        "UPDATE erasure_requests SET deferred_reason = %(reason)s, attempted_at = now()"
-        " WHERE user_id = %(user)s AND completed_at IS NULL",
+        "UPDATE erasure_requests SET deferred_reason = %(reason)s"
+        " WHERE user_id = %(user)s AND completed_at IS NULL AND deferred_reason <> %(reason)s",
         {"user": user_id, "reason": reason},
     )
 
 
-@transaction_required
-def take_waiting(*, retry_seconds: int, limit: int) -> list[int]:
-    """Return up to `limit` requests that are not completed and were not tried lately, and mark them as tried now."""
+def read_waiting(*, waited_seconds: int, but: Sequence[int], limit: int) -> list[int]:
+    """Return up to `limit` requests, oldest first, that are not completed after so many seconds, but for some."""
     rows = fetch_all(
         """
-        UPDATE erasure_requests SET attempted_at = now() WHERE user_id IN (
-          SELECT user_id FROM erasure_requests WHERE completed_at IS NULL
-            AND coalesce(attempted_at, requested_at) <= now() - make_interval(secs => %(seconds)s)
-          ORDER BY requested_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-        RETURNING user_id
+        SELECT user_id FROM erasure_requests
+        WHERE completed_at IS NULL AND requested_at <= now() - make_interval(secs => %(seconds)s)
+          AND user_id <> ALL (%(but)s::bigint[])
+        ORDER BY requested_at LIMIT %(limit)s
         """,
-        {"seconds": retry_seconds, "limit": limit},
+        {"seconds": waited_seconds, "but": list(but), "limit": limit},
     )
-    return sorted(row[0] for row in rows)
+    return [row[0] for row in rows]
 
 
 def read_requests(*, limit: int) -> list[Erasure]:

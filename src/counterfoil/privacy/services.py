@@ -6,11 +6,14 @@ it; whoever comes next, after a kill or a refusal, goes on with the first step t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 from uuid import UUID
+
+import structlog
 
 from counterfoil.infrastructure import key_store
 from counterfoil.infrastructure.audit import append_entry, declare_change
@@ -39,8 +42,12 @@ __all__ = [
     "sweep_orphan_keys",
 ]
 
+log = structlog.get_logger(__name__)
+
 # A person who waits for the end of an order is looked after once a minute; the order itself takes half an hour or days.
 RETRY_SECONDS: Final = 60
+# When this process has tried an unfinished erasure last, by its own clock; at most those of one such time.
+_tried_at: Final[dict[int, float]] = {}
 _PAGE: Final = 500
 _ORDERS_NAMED_MAX: Final = 5
 # Who asks when a restored database brings erased people back: they are past waiting for the end of an order.
@@ -68,6 +75,10 @@ def _close_account(case: _Case) -> None:
     """End every access; nothing of the person's may be under way."""
     _require_no_open_order(case)
     orders.discard_drafts(case.user_id, trace=case.trace)
+    _revoke_access(case)
+
+
+def _revoke_access(case: _Case) -> None:
     users.revoke_access(
         case.user_id, actor=case.trace.principal, request_id=case.trace.request_id, reason="erasure of the person"
     )
@@ -80,6 +91,8 @@ def _forget_answers(case: _Case) -> None:
 def _forget_person(case: _Case) -> None:
     # Again: a batch that had looked at the account just before it was closed may have been committed since.
     _require_no_open_order(case)
+    # And again: nothing adds to an account that is closed, but an erasure leaves no access behind, whatever happened.
+    _revoke_access(case)
     declare_change(actor=case.trace.principal, action="user.forget", request_id=case.trace.request_id)
     users.forget_person(case.user_id)
 
@@ -116,9 +129,9 @@ def erase_person(user_id: int, *, actor: str, request_id: str) -> Erasure:
 
     Deferred with a reason while an order of theirs is open; the worker tries again. Raises UserNotFound.
     """
-    users.find_user(user_id)
     with transaction():
         declare_change(actor=actor, action="erasure.request", request_id=request_id)
+        users.request_erasure(user_id)
         repositories.insert_request(user_id, requested_by=actor)
     while advance_erasure(user_id, actor=actor, request_id=request_id):
         pass
@@ -146,7 +159,8 @@ def _advance(user_id: int, trace: Trace) -> bool:
     step = _NEXT.get(request.step)
     if step is None:
         return False
-    subject = users.find_user(user_id).subject_id
+    # Nothing is opened here: whose data or key is damaged can be erased as well.
+    subject = users.find_subject(user_id)
     STEPS[step](_Case(user_id, subject, trace, must_wait=request.requested_by != _REAPPLIER))
     declare_change(actor=trace.principal, action="erasure.advance", request_id=trace.request_id)
     repositories.write_step(user_id, step=step, last=step not in _NEXT)
@@ -163,11 +177,27 @@ def _advance(user_id: int, trace: Trace) -> bool:
 
 @no_transaction
 def retry_erasures(*, limit: int, request_id: str, retry_seconds: int = RETRY_SECONDS) -> int:
-    """Go on with erasures that were deferred or interrupted; returns how many came to their end."""
-    with transaction():
-        waiting = repositories.take_waiting(retry_seconds=retry_seconds, limit=limit)
-    done = [erase_person(user_id, actor="job:erase-people", request_id=request_id) for user_id in waiting]
-    return sum(erasure.completed_at is not None for erasure in done)
+    """Go on with erasures that were deferred or interrupted; returns how many came to their end.
+
+    Any number of workers may do this. When each was tried last is in the worker's memory: to write it down would leave
+    an audit entry a minute for as long as an order is open.
+    """
+    now = time.monotonic()
+    for user_id in [user_id for user_id, tried in _tried_at.items() if tried <= now - retry_seconds]:
+        del _tried_at[user_id]
+    waiting = repositories.read_waiting(waited_seconds=retry_seconds, but=list(_tried_at), limit=limit)
+    _tried_at.update(dict.fromkeys(waiting, now))
+    done = [_try_to_erase(user_id, actor="job:erase-people", request_id=request_id) for user_id in waiting]
+    return sum(erasure is not None and erasure.completed_at is not None for erasure in done)
+
+
+def _try_to_erase(user_id: int, *, actor: str, request_id: str) -> Erasure | None:
+    """Go on with one person's erasure; what goes wrong with it is logged, and keeps nobody else's waiting."""
+    try:
+        return erase_person(user_id, actor=actor, request_id=request_id)
+    except Exception:  # the line of a loop where one person's trouble ends
+        log.exception("privacy.erasure_failed", user_id=user_id)
+        return None
 
 
 def list_erasures(*, limit: int) -> list[Erasure]:
@@ -194,9 +224,9 @@ def reapply_tombstones(*, request_id: str) -> Reapplied:
         for user_id, erased in users.find_by_subjects(page).values():
             if not erased:
                 with transaction():
+                    declare_change(actor=_REAPPLIER, action="erasure.request", request_id=request_id)
                     repositories.take_over_request(user_id, requested_by=_REAPPLIER)
-                erase_person(user_id, actor=_REAPPLIER, request_id=request_id)
-                people += 1
+                people += _try_to_erase(user_id, actor=_REAPPLIER, request_id=request_id) is not None
     return Reapplied(tombstones, people, _delete_keys_of_erased())
 
 
@@ -204,7 +234,7 @@ def _delete_keys_of_erased() -> int:
     deleted, after = 0, 0
     while page := users.find_erased(after=after, limit=_PAGE):
         after = page[-1][0]
-        for subject in key_store.read_keys([subject for _, subject in page]):
+        for subject in key_store.find_keys([subject for _, subject in page]):
             key_store.shred_key(subject)
             deleted += 1
     return deleted

@@ -12,7 +12,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import access_repositories, repositories
 from counterfoil.users.access import KEY_PREFIX, hash_token
 from counterfoil.users.access_repositories import ApiKeyRecord
-from counterfoil.users.errors import ApiKeyNotFound
+from counterfoil.users.errors import ApiKeyNotFound, ErasureRequested
 from counterfoil.users.permissions import Actor, Permission, Role, permissions_of, require_person
 
 __all__ = ["DAYS_MAX", "ApiKeyRecord", "create_key", "list_keys", "revoke_key"]
@@ -38,11 +38,14 @@ def create_key(
 
     Joins the open transaction. `actor` None is the command line, which may make any key. Over HTTP an administrator
     makes keys for himself and for accounts of programs: with a key of a person he would act as that person. Raises
-    SignInRequired for a key that makes keys, and ValidationFailed when there is no such active account, when it is
-    somebody else's, or when its role may not do what a scope names.
+    SignInRequired for a key that makes keys, ErasureRequested, and ValidationFailed when there is no such active
+    account, when it is somebody else's, or when its role may not do what a scope names.
     """
     if actor is not None:
         require_person(actor)
+    # Until the key is there: an erasure waits for it and finds it.
+    if repositories.hold_account(user_id):
+        raise ErasureRequested
     user = repositories.read_user(user_id)
     if user is None or not user.is_active:
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])

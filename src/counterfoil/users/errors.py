@@ -35,6 +35,12 @@ class UserNotFound(NotFound):
     code = "USER_NOT_FOUND"
 
 
+class ErasureRequested(Conflict):
+    """The erasure of this account has been requested; nothing about it can be changed any more."""
+
+    code = "ERASURE_REQUESTED"
+
+
 class EmailTaken(Conflict):
     """An account with this e-mail address exists already."""
 

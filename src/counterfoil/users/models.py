@@ -44,6 +44,8 @@ class User(AbstractBaseUser):
     email_confirmed_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
+    # From here on the account is not changed any more, but to empty it.
+    erasure_requested_at = models.DateTimeField(null=True)
     erased_at = models.DateTimeField(null=True)
     last_login = None  # signing in to the console is no change of the account
 

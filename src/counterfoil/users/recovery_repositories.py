@@ -22,9 +22,14 @@ class Wish(NamedTuple):
 
 @transaction_required
 def insert_wish(wish_id: UUID, *, purpose: str, user_id: int | None) -> None:
-    """Record the wish for a mail; without an account the same row is written, so that it takes the same time."""
+    """Record the wish for a mail; without an account the same row is written, so that it takes the same time.
+
+    The account is held until the end of the open transaction: its erasure finds the wish. One that is being erased, or
+    was closed since it was looked up, gets none.
+    """
     fetch_all(
-        "INSERT INTO one_time_tokens (id, purpose, user_id) VALUES (%(id)s, %(purpose)s, %(user)s)",
+        "INSERT INTO one_time_tokens (id, purpose, user_id) VALUES (%(id)s, %(purpose)s,"
+        " (SELECT id FROM users WHERE id = %(user)s AND is_active AND erasure_requested_at IS NULL FOR SHARE))",
         {"id": wish_id, "purpose": purpose, "user": user_id},
     )
 

@@ -56,6 +56,7 @@ class UserRecord:
     # The person, as the key store and sealed answers name them.
     subject_id: UUID
     erased_at: datetime | None
+    erasure_requested_at: datetime | None
     email_confirmed_at: datetime | None
 
     @property
@@ -88,6 +89,7 @@ def _record(user: User, keys: Mapping[UUID, bytes]) -> UserRecord:
         ),
         subject_id=subject,
         erased_at=user.erased_at,
+        erasure_requested_at=user.erasure_requested_at,
     )
 
 
@@ -222,10 +224,39 @@ def lock_account(user_id: int) -> bool:
 
 
 @transaction_required
+def hold_account(user_id: int) -> bool | None:
+    """Hold an account against changes until the end of the open transaction, beside others who hold it.
+
+    Returns whether its erasure was requested or done, or None when there is no such account.
+    """
+    row = fetch_one(
+        "SELECT erasure_requested_at IS NOT NULL OR erased_at IS NOT NULL FROM users WHERE id = %(id)s FOR SHARE",
+        {"id": user_id},
+    )
+    return None if row is None else bool(row[0])
+
+
+@transaction_required
+def mark_leaving(user_id: int) -> None:
+    """Record that an erasure was requested. Idempotent. Joins the transaction that holds the account's lock."""
+    fetch_all(
+        "UPDATE users SET erasure_requested_at = now() WHERE id = %(id)s AND erasure_requested_at IS NULL",
+        {"id": user_id},
+    )
+
+
+def read_subject(user_id: int) -> UUID | None:
+    """Return the person behind an account without opening anything, or None."""
+    row = fetch_one("SELECT subject_id FROM users WHERE id = %(id)s", {"id": user_id})
+    return None if row is None else row[0]
+
+
+@transaction_required
 def deactivate(user_id: int) -> bool:
     """Close an account and make its password one that fits nothing; returns whether it was open."""
     row = fetch_one(
-        "UPDATE users SET is_active = false, password = '!', version = version + 1, updated_at = now()"
+        "UPDATE users SET is_active = false, password = '!', version = version + 1, updated_at = now(),"
+        " erasure_requested_at = coalesce(erasure_requested_at, now())"
         " WHERE id = %(id)s AND (is_active OR password <> '!') RETURNING 1",
         {"id": user_id},
     )

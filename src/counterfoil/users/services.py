@@ -15,7 +15,7 @@ from counterfoil.infrastructure.audit import append_entry, declare_change
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.key_store import blind_index
 from counterfoil.users import access_repositories, repositories, tokens
-from counterfoil.users.errors import EmailTaken, UserChanged, UserNotFound
+from counterfoil.users.errors import EmailTaken, ErasureRequested, UserChanged, UserNotFound
 from counterfoil.users.passwords import hash_password
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
@@ -28,6 +28,7 @@ __all__ = [
     "create_users",
     "find_by_subjects",
     "find_erased",
+    "find_subject",
     "find_user",
     "find_user_ids",
     "forget_person",
@@ -40,6 +41,7 @@ __all__ = [
     "normalise_email",
     "read_epoch",
     "registration_principal",
+    "request_erasure",
     "revoke_access",
     "update_user",
 ]
@@ -164,12 +166,15 @@ def update_user(
 ) -> UserRecord:
     """Change name, role, activity, password or profile. Joins the open transaction; locks the account.
 
-    Raises UserNotFound, UserChanged when `etag` is given and no longer true, ValidationFailed for a weak password.
+    Raises UserNotFound, ErasureRequested, UserChanged when `etag` is given and no longer true, ValidationFailed for a
+    weak password.
     """
     declare_change(actor=actor, action="user.update", request_id=request_id)
     before = repositories.lock_user(user_id)
     if before is None or before.erased_at is not None:
         raise UserNotFound
+    if before.erasure_requested_at is not None:
+        raise ErasureRequested
     if etag is not None and etag != before.etag:
         raise UserChanged
     written = dict(values)
@@ -180,6 +185,21 @@ def update_user(
 
 
 # ---------------------------------------------------------------- leaving
+@transaction_required
+def request_erasure(user_id: int) -> None:
+    """Let nothing be added to an account from here on. Idempotent. Joins the open transaction. Raises UserNotFound."""
+    lock_account(user_id)
+    repositories.mark_leaving(user_id)
+
+
+def find_subject(user_id: int) -> UUID:
+    """Return the person behind an account, also one whose data does not open. Raises UserNotFound."""
+    subject = repositories.read_subject(user_id)
+    if subject is None:
+        raise UserNotFound
+    return subject
+
+
 @transaction_required
 def lock_account(user_id: int) -> None:
     """Lock an account until the end of the open transaction. Raises UserNotFound."""

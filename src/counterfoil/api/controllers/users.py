@@ -99,7 +99,7 @@ class UsersController(Controller):
     @put(
         "/me",
         summary="Change one's own account",
-        responses=problems(400, 401, 403, 412, 413, 415, 503),
+        responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.ACCOUNT_SELF,
         sync_to_thread=True,
     )
@@ -148,7 +148,7 @@ class UsersController(Controller):
     @put(
         "/{user_id:int}",
         summary="Change an account",
-        responses=problems(400, 401, 403, 404, 412, 413, 415, 503),
+        responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.USERS_WRITE,
         sync_to_thread=True,
     )
