@@ -59,6 +59,9 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO co
 -- the function alone.
 REVOKE ALL ON django_migrations, audit_entries, audit_seals FROM counterfoil_app;
 GRANT SELECT ON django_migrations, audit_entries, audit_seals TO counterfoil_app;
+-- An event is written once too; only that it was published is noted in it.
+REVOKE UPDATE, DELETE ON outbox_events FROM counterfoil_app;
+GRANT UPDATE (published_at) ON outbox_events TO counterfoil_app;
 GRANT INSERT (actor, action, target, target_id, target_key, request_id, reason, changes) ON audit_entries TO counterfoil_app;
 
 -- PostgreSQL lets everybody execute a new function. Whoever may execute a trigger's function can put it on a table of
