@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from counterfoil.infrastructure.audit_anchors import Anchor
     from counterfoil.proof.audit_chain import Verdict
 
+# The worker chains once a second; what waits this long is a matter for a person.
+_WAITING_SECONDS_MAX = 300
+_NO_KEY = (
+    "There are anchors, and no key to tell whether they are ours: set COUNTERFOIL_SECRET, or name the public key with"
+    " --key."
+)
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Data directory of `counterfoil up`, when DATABASE_URL is not set.")
 ]
@@ -51,7 +57,15 @@ def verify(
     url = use_database(data)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     started = time.monotonic()
-    verdict = _verify(url, _read_anchors(sources), _keys(key or []), console)
+    try:
+        anchors, keys = _read_anchors(sources), _keys(key or [])
+        if anchors and not keys:
+            raise TerminalError(_NO_KEY)  # noqa: TRY301 - told below like an anchor that cannot be read
+    except TerminalError as error:
+        if as_json:
+            print(json.dumps({"ok": False, "error": str(error)}, indent=2))
+        raise
+    verdict = _verify(url, anchors, keys, console)
     if as_json:
         print(json.dumps(_report(verdict), indent=2))
     _show(verdict, time.monotonic() - started, console)
@@ -171,5 +185,11 @@ def _show(verdict: Verdict, seconds: float, console: Console) -> None:
         f"{verdict.entries:,} entries chained, {verdict.waiting:,} waiting to be, {verdict.anchors} anchors,"
         f" {seconds:.1f} s."
     )
+    if verdict.oldest_seconds > _WAITING_SECONDS_MAX:
+        console.print(
+            f"[bold yellow]! The oldest entry that waits to be chained is {verdict.oldest_seconds / 60:,.0f} minutes"
+            " old, and can be changed without a trace until it is.[/] Does `counterfoil work` run, and is there a"
+            " transaction as old in pg_stat_activity?"
+        )
     if not verdict.anchors:
         console.print("Without an anchor nobody can tell whether the end was cut off; see `counterfoil audit anchor`.")

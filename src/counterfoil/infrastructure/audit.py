@@ -16,6 +16,8 @@ from counterfoil.infrastructure.database import fetch_all, fetch_one, transactio
 
 # What one round of the sealer chains at most: 60 ms of one core, so the worker's other jobs do not wait.
 SEAL_ENTRIES_MAX: Final = 10_000
+# Ten times what it takes to look for the unsealed among ten million entries.
+_SEAL_TIMEOUT: Final = "120s"
 
 
 @transaction_required
@@ -94,6 +96,8 @@ def seal_entries(*, limit: int = SEAL_ENTRIES_MAX) -> int:
     Safe to run by several workers at once: all but one find nothing to do. Safe to kill.
     """
     with transaction():
+        # After a copy to another server one statement looks through the whole trail, and nobody waits for it.
+        fetch_all("SELECT set_config('statement_timeout', %(timeout)s, true)", {"timeout": _SEAL_TIMEOUT})
         row = fetch_one("SELECT seal_audit_entries_v1(%(limit)s)", {"limit": limit})
     assert row is not None
     return int(row[0] or 0)
@@ -145,7 +149,8 @@ def read_seal_state() -> SealState:
 
 # Also for a trail that was never sealed: it begins before every transaction.
 SEAL_STATE: Final = """
-SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(w.occurred_at)), 0)::float
+SELECT count(*), coalesce(
+         extract(epoch FROM clock_timestamp() - min(w.occurred_at) FILTER (WHERE isfinite(w.occurred_at))), 0)::float
 FROM (
   SELECT e.occurred_at
   FROM audit_entries e

@@ -42,8 +42,8 @@ def audited_table(table: str, target: str, *, id_column: str = "id", secret_colu
     """Let every change of a row of this table leave an audit entry, whoever makes it; reversible.
 
     Entries name the row as `target` and the value of `id_column`: an integer as target_id, anything else (a UUID) as
-    target_key. Values of `bytea` columns and of `secret_columns` enter as their SHA-256 only, as do columns of these
-    names that a later migration adds.
+    target_key. Values of `bytea` columns and of a `password` enter as their SHA-256 only; those of `secret_columns`,
+    which somebody could guess, as the word `hidden`, also of columns of these names that a later migration adds.
     """
     assert all(re.fullmatch(r"[a-z_][a-z0-9_]*", word) for word in (table, target, id_column, *secret_columns))
     assert len(target) <= _TARGET_CHARS_MAX, target

@@ -16,10 +16,10 @@ class Migration(migrations.Migration):
 
     operations = [
         set_timeouts(),
-        audited_table("sign_ins", "sign_in"),
+        audited_table("sign_ins", "sign_in", secret_columns=("revoke_reason",)),
         audited_table("refresh_tokens", "refresh_token", id_column="token_hash"),
-        audited_table("one_time_tokens", "one_time_token"),
-        audited_table("api_keys", "api_key"),
+        audited_table("one_time_tokens", "one_time_token", secret_columns=("purpose",)),
+        audited_table("api_keys", "api_key", secret_columns=("name",)),
         audited_table("erasure_requests", "erasure_request", id_column="user_id"),
         migrations.AddIndex(
             "auditentry",

@@ -63,7 +63,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "audit_entries.target": "kind of thing",
     "audit_entries.request_id": "id of a request",
     "audit_entries.reason": "why something was done, written by code and staff",
-    "audit_entries.changes": "names of fields, ids, numbers; of personal columns the SHA-256 of their ciphertext",
+    "audit_entries.changes": "names of fields, ids, numbers; of personal columns a SHA-256 of ciphertext, or `hidden`",
     "audit_entries.target_key": "id of a thing that has no number",
     "audit_entries.before_hash": "SHA-256 of a row in which personal columns are ciphertext",
     "audit_entries.after_hash": "SHA-256 of a row in which personal columns are ciphertext",

@@ -57,6 +57,8 @@ class Verdict:
     waiting: int
     anchors: int
     first_bad: FirstBad | None
+    # Since when the oldest of those that wait does so. Not a matter of the chain.
+    oldest_seconds: float = field(default=0.0, compare=False)
 
     @property
     def is_ok(self) -> bool:
@@ -131,7 +133,7 @@ def verify_chain(
         _check_strays(connection, counts, walk)
     except _Broken as broken:
         first_bad = broken.found
-    return Verdict(counts["chained"], counts["waiting"], len(anchors), first_bad)
+    return Verdict(counts["chained"], counts["waiting"], len(anchors), first_bad, counts["oldest_seconds"])
 
 
 def _read_seals(connection: Connection) -> Iterator[dict[str, Any]]:
@@ -157,7 +159,7 @@ def _check_seal(connection: Connection, seal: dict[str, Any], walk: _Walk) -> No
         found = _chain(walk.head, row["canonical"])
         if found != expected:
             raise _explain_mismatch(row, rows, expected, walk)
-        place = (row["xact"], row["id"])
+        place = (int(row["xact"]), row["id"])
         if seal["last_id"] != -1 and place <= walk.last:
             raise _broken("reordered", entry_id, walk.position, f"Entry {entry_id} stands after a later one.")
         walk.last = place if seal["last_id"] != -1 else walk.last
@@ -165,7 +167,7 @@ def _check_seal(connection: Connection, seal: dict[str, Any], walk: _Walk) -> No
         if walk.position in walk.wanted:
             walk.seen[walk.position] = (found, entry_id)
     # An empty seal only begins an era; in any other one the place where it ends is that of its last entry.
-    ends = (seal["last_xact"], seal["last_id"])
+    ends = (int(seal["last_xact"]), seal["last_id"])
     if seal["entry_ids"] and seal["last_id"] != -1 and ends != walk.last:
         raise _broken(
             "seal", seal["entry_ids"][-1], walk.position, f"Seal {seal['number']} says that it ends elsewhere."

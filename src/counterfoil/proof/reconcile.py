@@ -71,6 +71,7 @@ CHECKS: Final = (
     Check("last_event_tells_the_lines", "order_items", "The last event tells the lines of the order."),
     Check("keys_point_to_their_order", "idempotency_keys", "A key stands for an order that its principal placed."),
     Check("orders_have_one_key", "idempotency_keys", "No two keys stand for one order."),
+    Check("created_events_are_what_was_audited", "order_events", "A placed order is what its audit entry has hashed."),
     Check("every_event_has_its_audit_entry", "order_events", "Every change has its audit entry, and only those."),
 )
 

@@ -110,6 +110,40 @@ def test_another_secret_needs_the_public_key_of_the_one_before(url: str, tmp_pat
     assert known[0] == 0
 
 
+def test_security_AU_03_an_anchor_of_anybody_counts_for_nothing_where_no_key_is_known(url: str, tmp_path: Path) -> None:
+    out = tmp_path / "anchors.jsonl"
+    forger = {"COUNTERFOIL_SECRET": "the-secret-of-a-forger-of-32-characters"}
+    run_counterfoil("audit", "anchor", "--out", str(out), DATABASE_URL=url, **forger)
+
+    refused = verdict(url, "--anchor", str(out), COUNTERFOIL_SECRET="")
+    named = verdict(url, "--anchor", str(out), "--key", "00" * 32, COUNTERFOIL_SECRET="")
+
+    assert refused[:2] == (1, {"ok": False, "error": refused[1]["error"]})
+    assert refused[1]["error"].startswith("There are anchors, and no key to tell whether they are ours")
+    assert (named[0], named[1]["first_bad"]["problem"]) == (1, "anchor")
+
+
+def test_a_directory_of_anchors_that_is_not_there_is_told_to_programs_too(url: str, tmp_path: Path) -> None:
+    found = verdict(url, COUNTERFOIL_ANCHOR_DIR=str(tmp_path / "none"))
+
+    assert found[:2] == (1, {"ok": False, "error": found[1]["error"]})
+    assert found[1]["error"].startswith(f"The anchor {tmp_path / 'none'} cannot be read")
+
+
+def test_entries_that_have_waited_for_minutes_are_warned_of(url: str) -> None:
+    before = verdict(url)
+    tamper(
+        url,
+        "INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id)"
+        " VALUES (now() - interval '6 minutes', 'a', 'b', 'c', 1, 'd')",
+    )
+    after = verdict(url)
+
+    assert "waits to be chained" not in before[2]
+    assert "! The oldest entry that waits to be chained is 6 minutes old" in after[2]
+    assert (after[0], after[1]["waiting"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [

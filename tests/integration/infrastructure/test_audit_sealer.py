@@ -188,7 +188,8 @@ def test_a_trail_copied_to_a_server_that_counts_anew_goes_on_in_a_new_era(url: s
     db.execute("RESET session_replication_role")
     db.execute(INSERT, ["new-", 2])
 
-    assert seal(db, 2) == 5  # what was there and what had come since, in one seal of its own
+    assert seal(db, 2) == 0  # begins the era
+    assert (seal(db, 2), seal(db, 1000)) == (2, 3)  # what was there and what had come since
     assert seal(db) == 0
     db.execute(INSERT, ["newer-", 4])
     assert seal(db) == 4
@@ -204,10 +205,76 @@ def test_a_trail_that_was_never_sealed_can_be_copied_too(url: str, db: Connectio
     db.execute("UPDATE audit_entries SET xact = (xact::text::bigint + 1000000000)::text::xid8")
     db.execute("RESET session_replication_role")
 
-    assert seal(db) == 5
+    assert (seal(db), seal(db)) == (0, 5)
     db.execute(INSERT, ["new-", 2])
     assert seal(db) == 2
     assert verify(url)["ok"]
+
+
+def test_a_copied_trail_is_chained_in_short_calls_and_only_the_first_stops_writers_for_a_moment(
+    url: str, db: Connection
+) -> None:
+    db.execute(INSERT, ["sealed-", 20_000])
+    assert seal(db) == 20_000
+    db.execute(INSERT, ["pending-", 15_000])
+    db.execute("SET session_replication_role = replica")
+    db.execute("UPDATE audit_entries SET xact = (xact::text::bigint + 1000000000)::text::xid8")
+    db.execute("UPDATE audit_seals SET cluster = cluster + 1")
+    db.execute("RESET session_replication_role")
+    # What is sealed must be as it was; the new numbers of its transactions were for the test's sake.
+    db.execute("SET session_replication_role = replica")
+    db.execute("UPDATE audit_entries SET xact = (xact::text::bigint - 1000000000)::text::xid8 WHERE id <= 20000")
+    db.execute("RESET session_replication_role")
+    db.execute("SET statement_timeout = '1500ms'")
+
+    assert seal(db, 5000) == 0
+    with psycopg.connect(url) as sealer:  # in the calls after it nobody waits
+        assert seal(sealer, 5000) == 5000
+        db.execute("SET lock_timeout = '100ms'")
+        db.execute(INSERT, ["meanwhile-", 1])
+    assert [seal(db, 5000), seal(db, 5000), seal(db, 5000)] == [5000, 5000, 1]
+
+    assert sorted(sealed_ids(db)) == sorted(entry_ids(db))
+    assert verify(url) == {"entries": 35_001, "ok": True, "first_bad": None, "waiting": 0, "anchors": 0}
+
+
+def test_an_era_waits_for_a_writer_for_a_moment_only(url: str, db: Connection) -> None:
+    db.execute(INSERT, ["old-", 1])
+    assert seal(db) == 1
+    db.execute("SET session_replication_role = replica")
+    db.execute("UPDATE audit_seals SET cluster = cluster + 1")
+    db.execute("RESET session_replication_role")
+    with psycopg.connect(url) as slow:
+        slow.execute(INSERT, ["slow-", 1])
+        started = time.monotonic()
+
+        assert seal(db) is None
+        assert time.monotonic() - started < 1
+        slow.commit()
+
+    assert (seal(db), seal(db)) == (0, 1)
+
+
+def test_an_instant_without_end_and_a_number_beyond_bigint_stop_nobody(url: str, db: Connection) -> None:
+    db.execute(INSERT, ["fine-", 1])
+    assert seal(db) == 1
+    db.execute("SET session_replication_role = replica")
+    for instant in ("infinity", "-infinity"):
+        db.execute(
+            "INSERT INTO audit_entries (occurred_at, actor, action, target, target_id, request_id)"
+            " VALUES (%s, 'a', 'b', 'c', 1, 'd')",
+            [instant],
+        )
+    assert seal(db) == 2
+    whole = verify(url)
+    db.execute("UPDATE audit_entries SET xact = '18446744073709551000' WHERE id = 2")
+    number = verify(url)
+    db.execute("UPDATE audit_entries SET occurred_at = 'infinity' WHERE id = 1")
+    instant_changed = verify(url)
+
+    assert whole["ok"]
+    assert (number["first_bad"]["problem"], number["first_bad"]["entry_id"]) == ("changed", 2)
+    assert (instant_changed["first_bad"]["problem"], instant_changed["first_bad"]["entry_id"]) == ("changed", 1)
 
 
 def test_a_bulk_load_pays_less_than_a_tenth_of_a_millisecond_for_each_row(db: Connection) -> None:

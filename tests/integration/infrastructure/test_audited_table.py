@@ -60,7 +60,6 @@ def test_a_table_with_uuids_ciphertext_and_secrets_joins_the_trail_and_leaves_it
     run(db, operation.reverse_sql)
     db.execute("INSERT INTO keys (id) VALUES (%s)", [key])
 
-    sesame = f"sha256:{hashlib.sha256(b'sesame').hexdigest()}"
     stored = f"sha256:{hashlib.sha256(bytes([0, 255])).hexdigest()}"
     inserted, updated, deleted = found
     assert inserted[:5] == (
@@ -71,7 +70,7 @@ def test_a_table_with_uuids_ciphertext_and_secrets_joins_the_trail_and_leaves_it
         {
             "id": [None, key],
             "hint": [None, "abc"],
-            "secret": [None, sesame],
+            "secret": [None, "hidden"],
             "sealed": [None, stored],
             "used_at": [None, "2026-01-01T00:00:00+00:00"],
         },
@@ -80,13 +79,57 @@ def test_a_table_with_uuids_ciphertext_and_secrets_joins_the_trail_and_leaves_it
     assert deleted[4] == {
         "id": [key, None],
         "hint": ["def", None],
-        "secret": [sesame, None],
+        "secret": ["hidden", None],
         "used_at": ["2026-01-01T00:00:00+00:00", None],
     }
     # Each entry begins with what the one before has left.
     assert (inserted[5], deleted[6]) == (None, None)
     assert (updated[5], deleted[5]) == (inserted[6], updated[6])
     assert entries(db) == found
+
+
+# What an entry would show of a column that holds "ada", and whether it may be a hash.
+HIDE = r"""
+SELECT audit_hide_v1(jsonb_build_object(name, CASE WHEN is_bytes THEN '\x616461' ELSE 'ada' END),
+                     CASE WHEN is_bytes THEN ARRAY[name] ELSE '{}' END, %s::text[]) ->> name,
+       is_bytes OR name = 'password'
+FROM (SELECT attname::text AS name, atttypid = 'bytea'::regtype AS is_bytes FROM pg_attribute
+      WHERE attrelid = %s::regclass AND attname = %s) AS c
+"""
+
+
+def test_every_personal_column_of_an_audited_table_is_hidden(db: Connection) -> None:
+    from counterfoil.privacy.register import PERSONAL
+
+    rows = db.execute(
+        "SELECT tgrelid::regclass::text, string_to_array(encode(tgargs, 'escape'), '\\000') FROM pg_trigger"
+        " WHERE tgname = 'audit_insert'"
+    ).fetchall()
+    arguments = dict(rows)
+    audited = [name.split(".") for name in PERSONAL if name.split(".")[0] in arguments]
+    shown = []
+    for table, column in audited:
+        row = db.execute(HIDE, [arguments[table][2:], table, column]).fetchone()
+        assert row is not None
+        value, may_be_hashed = row
+        if value != "hidden" and not (may_be_hashed and value.startswith("sha256:")):
+            shown.append(f"{table}.{column}: {value}")
+
+    assert len(audited) > 10
+    assert shown == []
+
+
+def test_the_name_of_an_api_key_stands_in_no_entry(db: Connection) -> None:
+    db.execute("INSERT INTO users (role, password) VALUES ('customer', '!')")
+    db.execute(
+        "INSERT INTO api_keys (user_id, name, prefix, secret_hash, scopes, created_by, expires_at)"
+        " SELECT id, 'laptop of Ada', 'p', 'h', '{}', 'user:1', now() FROM users"
+    )
+
+    changes = db.execute("SELECT changes FROM audit_entries WHERE target = 'api_key'").fetchone()
+    assert changes is not None
+    assert changes[0]["name"] == [None, "hidden"]
+    assert db.execute("SELECT count(*) FROM audit_entries WHERE changes::text LIKE '%Ada%'").fetchone() == (0,)
 
 
 def test_a_row_that_gets_another_number_is_told_under_both(db: Connection) -> None:

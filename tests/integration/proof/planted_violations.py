@@ -38,10 +38,16 @@ INSERT INTO adjustments (order_id, kind, label, amount) VALUES ({yen}, 'fee', 'x
 """
 
 
+HASH_EVENTS = """
+UPDATE audit_entries a SET after_hash = sha256(convert_to(e.payload::text, 'UTF8')) FROM outbox_events e
+WHERE a.action = 'order.place' AND a.target_id = e.aggregate_id AND e.aggregate = 'order' AND e.seq = 1
+"""
+
+
 def change_event(order: str, seq: int, field: str, value: str) -> str:
     return (
         f"UPDATE outbox_events SET payload = payload || jsonb_build_object('{field}', {value})"  # noqa: S608 - fixed text
-        f" WHERE aggregate_id = {{{order}}} AND seq = {seq}"
+        f" WHERE aggregate_id = {{{order}}} AND seq = {seq};{HASH_EVENTS}"
     )
 
 
@@ -168,6 +174,11 @@ VIOLATIONS = (
         ),
     ),
     Violation("orders_have_one_key", (INSERT_KEY,), ({"order_id": "{live}", "expected": "1", "found": "2"},)),
+    Violation(
+        "created_events_are_what_was_audited",
+        ("UPDATE audit_entries SET after_hash = '\\x00' WHERE action = 'order.place' AND target_id = {other}",),
+        ({"order_id": "{other}", "expected": "00"},),
+    ),
     Violation(
         "every_event_has_its_audit_entry",
         (

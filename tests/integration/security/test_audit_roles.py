@@ -54,6 +54,8 @@ def member_url(postgres_url: str, database_url: str) -> Iterator[str]:
         yield with_login(database_url, login, password)
         # What a session made for itself is dropped by the server after the client has gone: wait for the end of it.
         superuser.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", [login])
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(f"DROP OWNED BY {login}".encode())
         superuser.execute(f"DROP ROLE {login}".encode())
 
 
@@ -74,6 +76,7 @@ def test_security_AU_03_a_temporary_function_of_the_same_name_is_not_the_silent_
 ) -> None:
     product = make_product(stock=0)
     before = db.execute("SELECT count(*) FROM audit_entries").fetchone()
+    allow_temporary(db, member_url)
     with psycopg.connect(member_url, autocommit=True) as application:
         application.execute(
             b"CREATE FUNCTION pg_temp.place_orders_v2(p bigint) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS"
@@ -89,6 +92,96 @@ def test_security_AU_03_a_temporary_function_of_the_same_name_is_not_the_silent_
         "product.update",
         product,
         {"price": [19.99, 9.0]},
+    )
+
+
+def allow_temporary(db: Connection, url: str) -> None:
+    """Let the login make temporary tables, as where the database's owner was not there to forbid it."""
+    statement = f"GRANT TEMPORARY ON DATABASE {urlsplit(url).path[1:]} TO {urlsplit(url).username}"
+    db.execute(statement.encode())
+
+
+# A trigger's function that runs as its owner, on a table of the attacker's own: making text of the row calls a cast of
+# theirs, which then is the owner.
+ESCALATION = (
+    "CREATE TYPE pg_temp.bait AS ENUM ('a')",
+    """
+    CREATE FUNCTION pg_temp.act(pg_temp.bait) RETURNS json LANGUAGE plpgsql AS $f$
+    BEGIN
+      EXECUTE 'CREATE FUNCTION public.own(text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS'
+              ' $b$BEGIN EXECUTE $1; RETURN current_user; END$b$';
+      RETURN to_json(current_user::text);
+    END $f$
+    """,
+    "CREATE CAST (pg_temp.bait AS json) WITH FUNCTION pg_temp.act(pg_temp.bait)",
+    "CREATE TEMPORARY TABLE hook (id bigint, v pg_temp.bait)",
+)
+BAIT = """
+CREATE TRIGGER x AFTER INSERT ON pg_temp.hook REFERENCING NEW TABLE AS new_rows
+FOR EACH STATEMENT EXECUTE FUNCTION audit_changes_v1('order', 'id')
+"""
+
+
+def test_security_AU_03_a_function_of_the_trail_cannot_be_put_on_a_table_of_ones_own(
+    member_url: str, db: Connection
+) -> None:
+    with (
+        psycopg.connect(member_url, autocommit=True, options="-c role=counterfoil_app") as application,
+        pytest.raises(psycopg.errors.InsufficientPrivilege, match="temporary"),
+    ):
+        application.execute(ESCALATION[-1].replace(", v pg_temp.bait", "").encode())
+    allow_temporary(db, member_url)
+
+    # Without the role taken on: the right to temporary tables is the login's.
+    with psycopg.connect(member_url, autocommit=True) as application:
+        for statement in ESCALATION:
+            application.execute(statement.encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="audit_changes_v1"):
+            application.execute(BAIT.encode())
+        application.execute(b"INSERT INTO pg_temp.hook VALUES (1, 'a')")
+
+    assert db.execute("SELECT to_regproc('public.own')").fetchone() == (None,)
+
+
+def test_security_AU_03_no_function_of_ours_is_for_everybody_or_looks_where_the_session_says(db: Connection) -> None:
+    for_everybody = db.execute(
+        "SELECT p.oid::regproc::text FROM pg_proc p"
+        " CROSS JOIN aclexplode(coalesce(proacl, acldefault('f', proowner))) AS granted"
+        " WHERE pronamespace = 'public'::regnamespace AND granted.grantee = 0"
+    ).fetchall()
+    misled = db.execute(
+        "SELECT p.oid::regproc::text FROM pg_proc p JOIN pg_language l ON l.oid = prolang"
+        " WHERE pronamespace = 'public'::regnamespace AND (lanname = 'plpgsql' OR prosecdef)"
+        " AND NOT coalesce('search_path=pg_catalog, public, pg_temp' = ANY (proconfig), false)"
+    ).fetchall()
+    definers = db.execute(
+        "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"
+    ).fetchone()
+
+    assert (for_everybody, misled) == ([], [])
+    assert definers == (4,)  # those who need it: two that place orders, the sealer and the trail's trigger
+
+
+def test_security_AU_03_temporary_tables_cannot_stand_in_for_those_of_the_access_triggers(
+    member_url: str, db: Connection, make_token: Callable[..., str]
+) -> None:
+    make_token("customer")
+    sign_in = db.execute(
+        "INSERT INTO sign_ins (id, user_id, expires_at) SELECT gen_random_uuid(), max(id), now() + interval '1 day'"
+        " FROM users WHERE role = 'customer' RETURNING id, user_id"
+    ).fetchone()
+    assert sign_in is not None
+    allow_temporary(db, member_url)
+    with psycopg.connect(member_url, autocommit=True) as application:
+        for table in ("access_revocations", "sign_ins"):
+            application.execute(f"CREATE TEMPORARY TABLE {table} (LIKE public.{table} INCLUDING ALL)".encode())
+        application.execute("UPDATE public.users SET token_epoch = token_epoch + 1 WHERE id = %s", [sign_in[1]])
+        caught = application.execute("SELECT count(*) FROM pg_temp.access_revocations").fetchone()
+
+    assert caught == (0,)
+    assert db.execute("SELECT revoked_at IS NULL FROM sign_ins WHERE id = %s", [sign_in[0]]).fetchone() == (False,)
+    assert db.execute("SELECT count(*) > 0 FROM access_revocations WHERE user_id = %s", [sign_in[1]]).fetchone() == (
+        True,
     )
 
 

@@ -59,8 +59,16 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO co
 -- the function alone.
 REVOKE ALL ON django_migrations, audit_entries, audit_seals FROM counterfoil_app;
 GRANT SELECT ON django_migrations, audit_entries, audit_seals TO counterfoil_app;
+-- An event is written once too; only that it was published is noted in it.
+REVOKE UPDATE, DELETE ON outbox_events FROM counterfoil_app;
+GRANT UPDATE (published_at) ON outbox_events TO counterfoil_app;
 GRANT INSERT (actor, action, target, target_id, target_key, request_id, reason, changes) ON audit_entries TO counterfoil_app;
-REVOKE ALL ON FUNCTION seal_audit_entries_v1 FROM PUBLIC;
+
+-- PostgreSQL lets everybody execute a new function. Whoever may execute a trigger's function can put it on a table of
+-- their own: audit_changes_v1 would then run a cast of theirs, to json, with the rights of its owner.
+REVOKE ALL ON FUNCTION minor_units_v1, seal_audit_entries_v1, audit_changes_v1, audit_hide_v1, audit_refuse_change_v1
+  FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION minor_units_v1 TO counterfoil_app, counterfoil_placement;
 GRANT EXECUTE ON FUNCTION seal_audit_entries_v1 TO counterfoil_app;
 
 -- What placing an order needs.
@@ -80,3 +88,13 @@ GRANT CREATE ON SCHEMA public TO counterfoil_placement;
 ALTER FUNCTION place_orders_v1 OWNER TO counterfoil_placement;
 ALTER FUNCTION place_orders_v2 OWNER TO counterfoil_placement;
 REVOKE CREATE ON SCHEMA public FROM counterfoil_placement;
+
+-- Nothing of ours makes temporary tables, and they are where such an attempt begins. Only the database's owner can say
+-- so; the rights above do not depend on it.
+DO $$
+BEGIN
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+  NULL;
+END
+$$;

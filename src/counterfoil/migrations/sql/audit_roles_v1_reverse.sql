@@ -2,7 +2,15 @@
 ALTER FUNCTION place_orders_v1 SECURITY INVOKER RESET search_path;
 ALTER FUNCTION place_orders_v1 OWNER TO CURRENT_USER;
 ALTER FUNCTION place_orders_v2 OWNER TO CURRENT_USER;
-GRANT EXECUTE ON FUNCTION place_orders_v1 TO PUBLIC;
+GRANT EXECUTE ON FUNCTION place_orders_v1, minor_units_v1 TO PUBLIC;
+REVOKE EXECUTE ON FUNCTION minor_units_v1 FROM counterfoil_app, counterfoil_placement;
+DO $$
+BEGIN
+  EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+  NULL;
+END
+$$;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM counterfoil_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON SEQUENCES FROM counterfoil_app;
 DO $$

@@ -26,14 +26,15 @@ CREATE TABLE audit_seals (
   sealed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Replaces what must not be read in an entry by the SHA-256 of what is stored: all bytea columns (ciphertext, digests,
--- as bytes) and the named ones (as text). Erasing a person's key leaves these as they are. A blind index (…_index) does
--- not enter in any form: its key outlives the person, and whoever has that could try addresses on its SHA-256.
+-- Replaces what must not be read in an entry: bytea columns (ciphertext, digests) and a password, which is a salted
+-- hash, by the SHA-256 of what is stored; erasing a person's key leaves that as it is. Any other named column is text
+-- that can be guessed, and whoever guesses it could try it on a hash for ever, so only 'hidden' stands there. So it does
+-- for a blind index (…_index): its key outlives the person, and whoever has that could try addresses on its SHA-256.
 CREATE FUNCTION audit_hide_v1(p_row jsonb, p_bytes text[], p_names text[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT p_row || coalesce(jsonb_object_agg(key, CASE WHEN key LIKE '%\_index' THEN 'hidden' ELSE 'sha256:' || encode(sha256(
+  SELECT p_row || coalesce(jsonb_object_agg(key, CASE WHEN key LIKE '%\_index' OR NOT (key = ANY (p_bytes) OR key = 'password') THEN 'hidden' ELSE 'sha256:' || encode(sha256(
            CASE WHEN key = ANY (p_bytes) THEN decode(substr(value, 3), 'hex') ELSE convert_to(value, 'UTF8') END
          ), 'hex') END), '{}')
   FROM jsonb_each_text(p_row)
@@ -133,6 +134,7 @@ $$;
 -- The trail is written once. Nobody has the right to change it but the owner, and this stops the owner's mistakes too.
 CREATE FUNCTION audit_refuse_change_v1() RETURNS trigger
 LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
 AS $$
 BEGIN
   RAISE EXCEPTION '% is written once: % is refused', TG_TABLE_NAME, TG_OP
@@ -152,11 +154,15 @@ CREATE TRIGGER audit_written_once BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_s
 -- and none is taken twice. The lock is the transaction's: it goes with a sealer that dies, and so does its half work.
 --
 -- In a server whose transactions are counted anew (the tables were copied there) that order means nothing for what was
--- there before: those entries are told by their ids and sealed first, and a new era begins.
+-- there before: those entries are told by their ids and sealed first, and a new era begins. The call that notices does
+-- nothing but say so in an empty seal, because writers wait for it; the calls after it chain the past, in the order of
+-- ids, and each looks once through the seals of the eras before for what they have chained already.
 CREATE FUNCTION seal_audit_entries_v1(p_entries_max integer) RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+-- Nothing tells the planner how many ids the arrays hold: "few" would make it compare each entry with each of them.
+SET enable_nestloop = off
 AS $$
 DECLARE
   v_chunk   constant integer := 1000;
@@ -165,6 +171,7 @@ DECLARE
   v_anew    boolean;
   v_total   integer := 0;
   v_row     record;
+  v_past    bigint[];
   v_head    bytea;
   v_hashes  bytea[];
 BEGIN
@@ -182,25 +189,40 @@ BEGIN
   END IF;
   IF v_anew THEN
     -- While this is held nobody writes an entry, and nobody has taken a number for one: all that is there is the past,
-    -- and all that comes has a higher id.
-    LOCK TABLE audit_entries IN SHARE MODE;
+    -- and all that comes has a higher id. Who writes while we wait for it waits too, so it is not for long: next time.
+    PERFORM set_config('lock_timeout', '200ms', true);
+    BEGIN
+      LOCK TABLE audit_entries IN SHARE MODE;
+    EXCEPTION WHEN lock_not_available THEN
+      RETURN NULL;
+    END;
     v_last.cluster := v_cluster;
     v_last.first_id := coalesce((SELECT max(id) FROM audit_entries), 0);
-    v_last.last_xact := '0';
-    v_last.last_id := -1;
+    INSERT INTO audit_seals (number, position, entry_ids, hashes, last_xact, last_id, first_id, cluster, sealed_at)
+    VALUES (v_last.number + 1, v_last.position + cardinality(v_last.entry_ids), '{}', '', '0', -1, v_last.first_id,
+            v_cluster, clock_timestamp());
+    RETURN 0;
   END IF;
   v_head := coalesce((SELECT substr(hashes, length(hashes) - 31) FROM audit_seals
                       WHERE entry_ids <> '{}' ORDER BY number DESC LIMIT 1), '');
+
+  IF v_last.last_id = -1 THEN
+    SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO v_past FROM (
+      SELECT e.id FROM audit_entries e
+      WHERE e.id <= v_last.first_id AND e.id > coalesce(
+          (SELECT max(id) FROM audit_seals s, unnest(s.entry_ids) AS id
+           WHERE s.cluster = v_last.cluster AND s.first_id = v_last.first_id AND s.last_id = -1), 0)
+        AND NOT EXISTS (SELECT FROM (
+          SELECT unnest(s.entry_ids) AS id FROM audit_seals s
+          WHERE s.cluster <> v_last.cluster OR s.first_id <> v_last.first_id) AS old WHERE old.id = e.id)
+      ORDER BY e.id LIMIT p_entries_max) AS past;
+  END IF;
 
   WHILE v_total < p_entries_max LOOP
     v_last.number := v_last.number + 1;
     v_last.position := v_last.position + cardinality(v_last.entry_ids);
     IF v_last.last_id = -1 THEN
-      SELECT coalesce(array_agg(id ORDER BY xact, id), '{}') INTO v_last.entry_ids FROM (
-        SELECT e.id, e.xact FROM audit_entries e
-        WHERE e.id <= v_last.first_id
-          AND NOT EXISTS (SELECT FROM (SELECT unnest(entry_ids) AS id FROM audit_seals) AS s WHERE s.id = e.id)
-        ORDER BY e.xact, e.id LIMIT v_chunk) AS past;
+      v_last.entry_ids := v_past[v_total + 1 : v_total + v_chunk];
       v_last.last_id := CASE WHEN v_last.entry_ids = '{}' THEN 0 ELSE -1 END;
     ELSE
       SELECT coalesce(array_agg(id ORDER BY xact, id), '{}') INTO v_last.entry_ids FROM (
@@ -214,10 +236,11 @@ BEGIN
     v_hashes := '{}';
     FOR v_row IN
       SELECT e.id, e.xact, convert_to(ROW(
-               e.id, e.xact, (extract(epoch FROM e.occurred_at) * 1000000)::bigint, e.actor, e.action, e.target,
+               e.id, e.xact, trim_scale(extract(epoch FROM e.occurred_at) * 1000000), e.actor, e.action, e.target,
                e.target_id, e.target_key, e.request_id, e.reason, e.changes, encode(e.before_hash, 'hex'),
                encode(e.after_hash, 'hex'))::text, 'UTF8') AS canonical
-      FROM audit_entries e WHERE e.id = ANY (v_last.entry_ids) ORDER BY e.xact, e.id
+      FROM audit_entries e WHERE e.id = ANY (v_last.entry_ids)
+      ORDER BY CASE WHEN v_last.last_id <> -1 THEN e.xact END, e.id
     LOOP
       v_head := sha256(v_head || v_row.canonical);
       v_hashes := v_hashes || v_head;
