@@ -356,6 +356,34 @@ def test_security_GD_05_a_restored_backup_does_not_bring_an_erased_person_back(
     assert state_of_database(old, person.id) == (True, False)
 
 
+def test_a_restored_database_erases_again_when_it_is_migrated(shop: Shop, service: Service, person: Person) -> None:
+    columns = "email, email_index, name, password, is_active"
+    [row] = shop.fetch(f"SELECT {columns} FROM users WHERE id = %s", person.id)  # noqa: S608 - fixed text
+    with service.client(person.token) as client:
+        assert client.delete(f"{USERS}/me").status_code == 204
+    # As a backup from before the erasure has it.
+    shop.fetch("DELETE FROM erasure_requests WHERE user_id = %s", person.id)
+    shop.fetch(
+        f"UPDATE users SET ({columns}, erased_at, erasure_requested_at, token_epoch)"  # noqa: S608 - fixed text
+        " = (%s, %s, %s, %s, %s, NULL, NULL, 0) WHERE id = %s",
+        *row,
+        person.id,
+    )
+    with shop.serve() as fresh:
+        with fresh.client() as client:
+            signed_in = client.post(TOKEN, json={"email": person.email, "password": PASSWORD})
+        with fresh.client(person.token) as client:
+            changed = client.put(f"{USERS}/me", json={"name": "Eve"})
+
+    first, second = shop.run("migrate"), shop.run("migrate")
+
+    assert signed_in.status_code == 401
+    assert changed.status_code in {401, 404}, changed.text
+    assert "1 people erased again" in first.stdout
+    assert "erased again" not in second.stdout
+    assert state_of(shop, person.id)[:5] == ERASED[:5]
+
+
 def state_of_database(url: str, user_id: int) -> tuple[Any, ...] | None:
     with psycopg.connect(url) as connection:
         return connection.execute(
