@@ -62,7 +62,7 @@ def test_a_new_key_comes_first_and_the_old_ones_stay(tmp_path: Path) -> None:
 
     assert read_file(path) == (second, first)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / f".{path.name}.lock", path]
 
     remove_master_key(path, first.id)
 
