@@ -75,6 +75,7 @@ def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.idempotency import delete_expired_keys
     from counterfoil.infrastructure.limit_stores import delete_expired_limits
     from counterfoil.kernel.ids import new_request_id
+    from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
@@ -103,6 +104,7 @@ def _database_jobs() -> list[Job]:
         delete("delete_revocations", sessions.delete_old_revocations),
         delete("delete_sign_ins", sessions.delete_ended),
         delete("delete_links", recovery.delete_done),
+        delete("delete_mails", delete_old_mails),
     ]
 
 
