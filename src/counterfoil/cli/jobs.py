@@ -76,9 +76,10 @@ def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.limit_stores import delete_expired_limits
     from counterfoil.infrastructure.session_store import delete_expired_sessions
     from counterfoil.kernel.ids import new_request_id
+    from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
-    from counterfoil.privacy.services import retry_erasures
+    from counterfoil.privacy.services import reapply_tombstones, retry_erasures
     from counterfoil.users import recovery, sessions
 
     def expire() -> int:
@@ -87,10 +88,14 @@ def _database_jobs() -> list[Job]:
     def write_anchor() -> int:
         return 1 if write_due_anchor() else 0
 
+    def reapply() -> int:
+        return reapply_tombstones(request_id=new_request_id()).people_erased
+
     def delete(name: str, function: Callable[..., int]) -> Job:
         return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
 
     return [
+        Job("reapply_tombstones", _once(reapply), 2),
         Job("expire_orders", expire, _EXPIRY_ORDERS_MAX),
         Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
         Job("write_anchor", write_anchor, 2),
@@ -101,7 +106,22 @@ def _database_jobs() -> list[Job]:
         delete("delete_sign_ins", sessions.delete_ended),
         delete("delete_links", recovery.delete_done),
         delete("delete_console_sessions", delete_expired_sessions),
+        delete("delete_mails", delete_old_mails),
     ]
+
+
+def _once(run: Callable[[], int]) -> Callable[[], int]:
+    """Run something until it has succeeded once: a store of keys that is away must not keep orders from expiring."""
+    succeeded = False
+
+    def run_once() -> int:
+        nonlocal succeeded
+        done = 0 if succeeded else run()
+        succeeded = True
+        # However many: there is no more of it.
+        return min(done, 1)
+
+    return run_once
 
 
 def _mail_jobs() -> list[Job]:

@@ -61,6 +61,7 @@ def rotate(
 
     started = time.monotonic()
     run_in_thread(prepare_store)
+    _require_complete_file()
     done, total = 0, run_in_thread(count_stale_wraps)
     columns = (TextColumn("Wrapping keys"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -88,6 +89,7 @@ def forget(
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.master_keys import master_keys
 
+    _require_complete_file()
     ids = [key.id.hex() for key in master_keys()]
     if key_id not in ids:
         raise TerminalError(f"There is no master key {key_id} in the file; `counterfoil keys list` shows them.")
@@ -134,6 +136,16 @@ def sweep(
 def _use_keys(data: Path | None) -> None:
     use_database(data)
     require_master_keys()
+
+
+def _require_complete_file() -> None:
+    """Refuse to change anything while the file lacks a key that the store uses: it is another's, or an old copy."""
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.infrastructure.key_store import MasterKeyUnknown, list_master_keys
+
+    for use in run_in_thread(list_master_keys):
+        if use.wraps and not use.in_file:
+            raise MasterKeyUnknown(key_id=use.key_id)
 
 
 def _add_key(data: Path | None) -> None:

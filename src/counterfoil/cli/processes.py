@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -143,16 +144,29 @@ def migrate(data: DataOption = None) -> None:
     """Bring the database's schema up to date; safe to repeat, one runs at a time."""
     use_owner()
     use_database(data)
-    applied = run_migrations(lambda name: console.print(f"  applied {name}"))
-    console.print("The schema is up to date." if applied == 0 else f"{applied} migrations applied.")
+    done = run_migrations(lambda name: console.print(f"  applied {name}"))
+    console.print("The schema is up to date." if done.applied == 0 else f"{done.applied} migrations applied.")
+    if done.people_erased:
+        console.print(f"{done.people_erased} people erased again, whom a restored backup had brought back.")
 
 
-def run_migrations(on_applied: Callable[[str], None]) -> int:
-    """Apply what is missing under an advisory lock, so that two starts do not race; returns how many were applied."""
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """How many migrations were applied, and how many people a restored backup had brought back."""
+
+    applied: int
+    people_erased: int
+
+
+def run_migrations(on_applied: Callable[[str], None]) -> Migrated:
+    """Apply what is missing under an advisory lock, so that two starts do not race; then erase again who is erased."""
     from django import db
     from django.db.migrations.executor import MigrationExecutor
 
+    from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.infrastructure.key_store import prepare_store
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.privacy.services import reapply_tombstones
 
     require_database()
     applied = 0
@@ -176,8 +190,9 @@ def run_migrations(on_applied: Callable[[str], None]) -> int:
             raise _explain_refusal(error) from error
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
-    db.connections.close_all()
-    return applied
+    # A database that is migrated may be one that was just restored.
+    reapplied = run_in_thread(reapply_tombstones, request_id=new_request_id())
+    return Migrated(applied, reapplied.people_erased)
 
 
 def _explain_refusal(error: Exception) -> Exception:

@@ -182,7 +182,7 @@ def _prepare_database(data: Path, port: int) -> _Started:
 
     try:
         with console.status("Migrating the database") as status:
-            applied = run_migrations(lambda name: status.update(f"Migrating the database: {name}"))
+            applied = run_migrations(lambda name: status.update(f"Migrating the database: {name}")).applied
         console.print("[green]✓[/] The schema is up to date" + (f" ({applied} migrations applied)" if applied else ""))
         with console.status("Loading demo products and people") as status:
             accounts = load_catalogue(on_progress=status.update)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -121,15 +124,31 @@ def _decode(line: str, where: str) -> bytes:
 
 def add_master_key(path: Path) -> MasterKey:
     """Put a fresh key in front of those in the file, or make the file; in one step, mode 0600. Returns the key."""
-    known = read_file(path) if path.exists() else ()
-    fresh = MasterKey.of(_draw())
-    _write(path, (fresh, *known))
+    with _only_writer(path):
+        known = read_file(path) if path.exists() else ()
+        fresh = MasterKey.of(_draw())
+        _write(path, (fresh, *known))
     return fresh
 
 
 def remove_master_key(path: Path, key_id: bytes) -> None:
     """Take a key out of the file, in one step."""
-    _write(path, tuple(key for key in read_file(path) if key.id != key_id))
+    with _only_writer(path):
+        _write(path, tuple(key for key in read_file(path) if key.id != key_id))
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Be the only one who reads the file to write it: of two at once, one would drop the other's key.
+
+    The lock is on a file beside it, because this one is replaced; it ends with the process at the latest.
+    """
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _draw() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from email.utils import formataddr
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 
 from counterfoil.infrastructure.database import no_transaction
+from counterfoil.notifications import outbox
 
 # Template → subject. Fixed text: nothing that somebody entered gets into a header but the address.
 SUBJECTS: Final = {
@@ -21,6 +23,21 @@ SUBJECTS: Final = {
 
 class MailNotSent(Exception):
     """The mail server could not be reached or did not take the mail; it may be tried again."""
+
+
+def discard_mails(mail_ids: Sequence[str]) -> None:
+    """Delete what lies here of these mails: their files, where there is no mail server. Idempotent."""
+    if _writes_files():
+        outbox.delete_files(mail_ids)
+
+
+def delete_old_mails(*, limit: int) -> int:
+    """Delete up to `limit` files of old mails, where there is no mail server; returns how many."""
+    return outbox.delete_old_files(limit=limit) if _writes_files() else 0
+
+
+def _writes_files() -> bool:
+    return bool(f"{outbox.FileBackend.__module__}.{outbox.FileBackend.__name__}" == settings.EMAIL_BACKEND)
 
 
 @no_transaction

@@ -32,8 +32,44 @@ class Account(msgspec.Struct, frozen=True):
     name: str
     role: str
     is_active: bool
+    email_confirmed_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    erasure_requested_at: datetime | None
+
+
+class SignIn(msgspec.Struct, frozen=True):
+    """A sign-in on one device; known for three months."""
+
+    began_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    end_reason: str
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A program's key that acts as the account; its secret is stored as a hash only."""
+
+    id: int
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A mail with a link that was asked for; known for a month."""
+
+    purpose: str
+    requested_at: datetime
+    sent_at: datetime | None
+    expires_at: datetime | None
+    used_at: datetime | None
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -86,10 +122,13 @@ class AuditLine(msgspec.Struct, frozen=True):
 
 
 class PersonalData(msgspec.Struct, frozen=True):
-    """Everything: account, profile, orders, and what was done with the account."""
+    """Everything: account, profile, how it is used, orders, and what was done with the account."""
 
     account: Account
     profile: dict[str, str]
+    sign_ins: list[SignIn]
+    api_keys: list[Key]
+    links: list[Link]
     orders: list[SoldOrder]
     audit: list[AuditLine]
 
@@ -102,12 +141,35 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
         if len(sold) == orders_max:
             raise ExportTooLarge(orders_max=orders_max)
         sold.append(_sold_order(view, events))
+    access = users.find_access(user_id)
     return PersonalData(
-        Account(user.id, user.email, user.name, user.role.value, user.is_active, user.created_at, user.updated_at),
+        _account(user),
         {field: getattr(user.profile, field) for field in user.profile.__dataclass_fields__},
+        [SignIn(*each) for each in access.sign_ins],
+        [_key(each) for each in access.api_keys],
+        [Link(*each) for each in access.links],
         sold,
         list(_audit_lines(user_id)),
     )
+
+
+def _account(user: users.UserRecord) -> Account:
+    return Account(
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        role=user.role.value,
+        is_active=user.is_active,
+        email_confirmed_at=user.email_confirmed_at,
+        created_at=user.created_at,
+        updated_at=user.updated_at,
+        erasure_requested_at=user.erasure_requested_at,
+    )
+
+
+def _key(key: users.ApiKeyRecord) -> Key:
+    shown = {field: getattr(key, field) for field in Key.__struct_fields__}
+    return Key(**{**shown, "scopes": list(key.scopes)})
 
 
 def _pages_of_orders(user_id: int) -> Iterator[tuple[OrderView, list[TimelineEntry]]]:
@@ -167,6 +229,9 @@ def render_csv(data: PersonalData) -> bytes:
 
 def _tables(data: PersonalData) -> Iterator[tuple[str, list[dict[str, object]]]]:
     yield "account", [msgspec.to_builtins(data.account) | data.profile]
+    yield "sign_ins", [msgspec.to_builtins(each) for each in data.sign_ins]
+    yield "api_keys", [{**msgspec.to_builtins(key), "scopes": " ".join(key.scopes)} for key in data.api_keys]
+    yield "links", [msgspec.to_builtins(each) for each in data.links]
     sold = [msgspec.to_builtins(order) for order in data.orders]
     yield "orders", [{k: v for k, v in order.items() if k not in {"lines", "events"}} for order in sold]
     yield "order_lines", [{"order_id": order["id"], **line} for order in sold for line in order["lines"]]

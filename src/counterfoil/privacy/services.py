@@ -129,6 +129,8 @@ def erase_person(user_id: int, *, actor: str, request_id: str) -> Erasure:
 
     Deferred with a reason while an order of theirs is open; the worker tries again. Raises UserNotFound.
     """
+    # The last step needs the store: while it is away, nothing is begun.
+    key_store.find_keys([users.find_subject(user_id)])
     with transaction():
         declare_change(actor=actor, action="erasure.request", request_id=request_id)
         users.request_erasure(user_id)

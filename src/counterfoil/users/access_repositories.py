@@ -258,6 +258,46 @@ def forget_access(user_id: int) -> None:
         fetch_all(statement, {"id": user_id})
 
 
+class SignInRecord(NamedTuple):
+    """When somebody signed in on one device, used that last, and when it ended."""
+
+    began_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    end_reason: str
+
+
+class LinkRecord(NamedTuple):
+    """A mail with a link that was asked for."""
+
+    purpose: str
+    requested_at: datetime
+    sent_at: datetime | None
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+def read_sign_ins(user_id: int) -> list[SignInRecord]:
+    """Return all sign-ins of an account that are still known, oldest first; they end after three months."""
+    rows = fetch_all(
+        "SELECT created_at, last_used_at, expires_at, revoked_at, revoke_reason FROM sign_ins"
+        " WHERE user_id = %(id)s ORDER BY created_at, id",
+        {"id": user_id},
+    )
+    return [SignInRecord(*row) for row in rows]
+
+
+def read_links(user_id: int) -> list[LinkRecord]:
+    """Return all links that an account has asked for within the last month, oldest first."""
+    rows = fetch_all(
+        "SELECT purpose, requested_at, sent_at, expires_at, used_at FROM one_time_tokens"
+        " WHERE user_id = %(id)s ORDER BY requested_at, id",
+        {"id": user_id},
+    )
+    return [LinkRecord(*row) for row in rows]
+
+
 # ---------------------------------------------------------------- API keys
 @dataclass(frozen=True, slots=True)
 class ApiKeyRecord:
@@ -295,6 +335,12 @@ def read_api_keys(*, after: int, limit: int) -> list[ApiKeyRecord]:
     """Return up to `limit` keys by id, above `after`."""
     sql = f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"
     return [_key_record(row) for row in fetch_all(sql, {"after": after, "limit": limit})]
+
+
+def read_api_keys_of(user_id: int) -> list[ApiKeyRecord]:
+    """Return all keys that act as an account, in the order of their making."""
+    sql = f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE user_id = %(user)s ORDER BY id"
+    return [_key_record(row) for row in fetch_all(sql, {"user": user_id})]
 
 
 @transaction_required

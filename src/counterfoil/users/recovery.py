@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.kernel.ids import new_request_id, new_uuid7
-from counterfoil.notifications.services import MailNotSent, send_mail
+from counterfoil.notifications.services import MailNotSent, discard_mails, send_mail
 from counterfoil.users import recovery_repositories, repositories
 from counterfoil.users.access import hash_token
 from counterfoil.users.errors import OneTimeTokenInvalid
@@ -40,8 +40,6 @@ RESET: Final = "reset_password"
 LIFE_SECONDS: Final = {CONFIRM: 3 * 86_400, RESET: 3600}
 # The shop's pages that read the token. Behind a `#`: a browser does not send it to anybody by itself.
 _PAGES: Final = {CONFIRM: "confirm-email", RESET: "reset-password"}
-# How a mail's id begins: short, so that the header stays on one line.
-_MAILS: Final = {CONFIRM: "confirm", RESET: "reset"}
 _PREFIX: Final = "cft_"
 # Longer than a mail server may take to answer; after it, another worker tries.
 _LEASE_SECONDS: Final = 120
@@ -182,13 +180,16 @@ def _send(wish: Wish, token: str) -> None:
     link = f"{settings.COUNTERFOIL.counterfoil_public_url}/{_PAGES[wish.purpose]}#token={token}"
     # No name: whoever registers with somebody else's address could write to them with it.
     values = {"link": link, "hours": life // 3600}
+    mail_id = recovery_repositories.mail_id_of(wish.id, wish.purpose)
     try:
-        send_mail(wish.purpose, to=user.email, mail_id=f"{_MAILS[wish.purpose]}-{wish.id.hex}", values=values)
+        send_mail(wish.purpose, to=user.email, mail_id=mail_id, values=values)
     except MailNotSent as error:
         _postpone(wish, str(error))
         return
     with _job("job:send-mails"):
-        recovery_repositories.mark_sent(wish.id, life_seconds=life)
+        wanted = recovery_repositories.mark_sent(wish.id, life_seconds=life)
+    if not wanted:
+        discard_mails([mail_id])
     log.info("mail.sent", template=wish.purpose, mail=str(wish.id), attempt=wish.attempts)
 
 

@@ -9,6 +9,8 @@ from counterfoil.infrastructure.database import fetch_all, fetch_one, transactio
 
 # Somebody who asks again and again for another's address fills no mailbox.
 MAILS_PER_HOUR_MAX: Final = 5
+# Purpose → how its mails' ids begin.
+_MAILS: Final = {"confirm_email": "confirm", "reset_password": "reset"}
 
 
 class Wish(NamedTuple):
@@ -114,14 +116,29 @@ def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
     return True
 
 
+def mail_id_of(wish_id: UUID, purpose: str) -> str:
+    """Return the id of a wish's mail: short, so that the header stays on one line."""
+    return f"{_MAILS[purpose]}-{wish_id.hex}"
+
+
+def read_mail_ids(user_id: int) -> list[str]:
+    """Return the ids of all mails that an account's wishes may have led to."""
+    rows = fetch_all("SELECT id, purpose FROM one_time_tokens WHERE user_id = %(id)s", {"id": user_id})
+    return [mail_id_of(*row) for row in rows]
+
+
 @transaction_required
-def mark_sent(wish_id: UUID, *, life_seconds: int) -> None:
-    """Record that the mail is on its way; its life begins now. Joins the open transaction."""
-    fetch_all(
+def mark_sent(wish_id: UUID, *, life_seconds: int) -> bool:
+    """Record that the mail is on its way; its life begins now. Joins the open transaction.
+
+    Returns False when the wish is gone: its owner was erased meanwhile.
+    """
+    row = fetch_one(
         "UPDATE one_time_tokens SET sent_at = now(), next_attempt_at = NULL,"
-        " expires_at = now() + make_interval(secs => %(life)s) WHERE id = %(id)s",
+        " expires_at = now() + make_interval(secs => %(life)s) WHERE id = %(id)s RETURNING 1",
         {"id": wish_id, "life": life_seconds},
     )
+    return row is not None
 
 
 @transaction_required

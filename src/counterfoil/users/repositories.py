@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from counterfoil.infrastructure.database import fetch_all, fetch_one, transaction_required
 from counterfoil.infrastructure.key_store import blind_index, create_keys, discard_key, read_keys
+from counterfoil.users.errors import UserNotFound
 from counterfoil.users.models import Profile, User
 from counterfoil.users.permissions import Role
 from counterfoil.users.sealing import PROFILE_FIELDS, open_field, seal_field
@@ -113,9 +114,13 @@ def lock_user(user_id: int) -> UserRecord | None:
 
 
 def read_credentials(email: str) -> tuple[UserRecord, str] | None:
-    """Return an active account and its password hash by canonical e-mail address, or None."""
+    """Return an active account and its password hash by canonical e-mail address, or None.
+
+    None also for somebody whose key is gone: a restored database has brought an erased person back.
+    """
     user = User.objects.select_related("profile").filter(email_index=blind_index(email), is_active=True).first()
-    return None if user is None else (_records([user])[0], user.password)
+    record = None if user is None else _records([user])[0]
+    return None if user is None or record is None or not record.email else (record, user.password)
 
 
 def read_page(*, after: int, limit: int) -> list[UserRecord]:
@@ -201,10 +206,17 @@ def insert_users(users: Sequence[NewUser], *, password_hash: str) -> dict[str, i
 
 @transaction_required
 def update_user(user_id: int, values: dict[str, Any], profile: ProfileRecord | None) -> UserRecord:
-    """Write new values and raise the version. Joins the transaction that holds the account's lock."""
+    """Write new values and raise the version. Joins the transaction that holds the account's lock.
+
+    Raises UserNotFound for somebody who is erased and whom a restored database has brought back.
+    """
     subject = User.objects.values_list("subject_id", flat=True).get(id=user_id)
     written = dict(values)
-    key = create_keys([subject])[subject] if profile is not None or "name" in values else b""
+    key: bytes | None = b""
+    if profile is not None or "name" in values:
+        key = create_keys([subject]).get(subject)
+    if key is None:
+        raise UserNotFound
     if "name" in values:
         written["name"] = seal_field(key, subject, "name", values["name"])
     User.objects.filter(id=user_id).update(**written, version=F("version") + 1, updated_at=Now())

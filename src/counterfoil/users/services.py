@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,18 +15,22 @@ from django.db import IntegrityError
 from counterfoil.infrastructure.audit import append_entry, declare_change
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.infrastructure.key_store import blind_index
-from counterfoil.users import access_repositories, repositories, tokens
+from counterfoil.notifications.services import discard_mails
+from counterfoil.users import access_repositories, recovery_repositories, repositories, tokens
+from counterfoil.users.access_repositories import ApiKeyRecord, LinkRecord, SignInRecord
 from counterfoil.users.errors import EmailTaken, ErasureRequested, UserChanged, UserNotFound
 from counterfoil.users.passwords import hash_password
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
 
 __all__ = [
+    "ApiKeyRecord",
     "NewUser",
     "ProfileRecord",
     "UserRecord",
     "create_user",
     "create_users",
+    "find_access",
     "find_by_subjects",
     "find_erased",
     "find_subject",
@@ -192,6 +197,24 @@ def request_erasure(user_id: int) -> None:
     repositories.mark_leaving(user_id)
 
 
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """How an account is used: by sign-ins, by programs, and by links in mails."""
+
+    sign_ins: list[SignInRecord]
+    api_keys: list[ApiKeyRecord]
+    links: list[LinkRecord]
+
+
+def find_access(user_id: int) -> AccessRecord:
+    """Return all that is known about how an account is used."""
+    return AccessRecord(
+        access_repositories.read_sign_ins(user_id),
+        access_repositories.read_api_keys_of(user_id),
+        access_repositories.read_links(user_id),
+    )
+
+
 def find_subject(user_id: int) -> UUID:
     """Return the person behind an account, also one whose data does not open. Raises UserNotFound."""
     subject = repositories.read_subject(user_id)
@@ -209,11 +232,13 @@ def lock_account(user_id: int) -> None:
 
 @transaction_required
 def revoke_access(user_id: int, *, actor: str, request_id: str, reason: str) -> None:
-    """Close an account: no sign-in, no key, no link, no order, and a password that fits nothing.
+    """Close an account: no sign-in, no key, no link, no order, a password that fits nothing, and no mail left here.
 
     Idempotent. Joins the open transaction.
     """
     declare_change(actor=actor, action="user.revoke_access", request_id=request_id, reason=reason)
+    # Files go before the rows that name them: whoever repeats this after a kill finds them still.
+    discard_mails(recovery_repositories.read_mail_ids(user_id))
     repositories.deactivate(user_id)
     access_repositories.forget_access(user_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -147,6 +148,24 @@ def test_a_key_that_is_missing_from_the_file_is_named(shop: Shop, admin: httpx.C
     assert refused.returncode == 3
     assert "which is not in the file of master keys" in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
+
+
+def test_nothing_is_forgotten_while_the_file_lacks_a_key_in_use(
+    shop: Shop, admin: httpx.Client, tmp_path: Path
+) -> None:
+    make_person(admin)
+    other = tmp_path / "other.keys"
+    elsewhere = Shop(shop.url, shop.keys_url, other, tmp_path)
+    for _ in range(2):
+        elsewhere.run("keys", "rotate", "--new", check=False)
+    before = other.read_bytes()
+    unused = hashlib.sha256(base64.b64decode(before.split()[1])).digest()[:8].hex()
+
+    refused = elsewhere.run("keys", "forget", unused, check=False)
+
+    assert refused.returncode == 3
+    assert "which is not in the file of master keys" in " ".join(refused.stderr.split())
+    assert other.read_bytes() == before
 
 
 # ---------------------------------------------------------------- starting

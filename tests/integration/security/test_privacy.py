@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
 import re
 import secrets
 import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +79,31 @@ def shop(empty_database: Callable[[], str], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def service(shop: Shop) -> Iterator[Service]:
-    with shop.serve() as running:
+    with shop.serve(COUNTERFOIL_OUTBOX_DIR=str(shop.directory / "outbox")) as running:
         yield running
+
+
+@contextmanager
+def working(shop: Shop) -> Iterator[Path]:
+    """Run a worker until the block ends; yields the folder of its mails."""
+    outbox = shop.directory / "outbox"
+    environment = {**os.environ, **shop.environment, "COUNTERFOIL_OUTBOX_DIR": str(outbox)}
+    with (shop.directory / "work.log").open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "work"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield outbox
+        finally:
+            worker.terminate()
+            worker.wait(20)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +215,8 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(service: Service, pro
     [foreign] = other.buy(service, product_id, orders=1)
     with service.client(admin_token) as admin:
         admin.get(f"{USERS}/{one.id}")
+        key = {"user_id": one.id, "name": f"laptop {one.mark}", "scopes": ["orders:read"], "expires_in_days": 30}
+        assert admin.post("/api/v1/api-keys", json=key).status_code == 201
 
     with service.client(one.token) as client:
         as_json = client.get(f"{USERS}/me/export")
@@ -214,7 +243,18 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(service: Service, pro
 
     assert as_csv.headers["content-type"] == "application/zip"
     tables = read_tables(as_csv.content)
-    assert sorted(tables) == ["account.csv", "audit.csv", "order_events.csv", "order_lines.csv", "orders.csv"]
+    assert sorted(tables) == sorted(
+        f"{name}.csv"
+        for name in ("account", "api_keys", "audit", "links", "order_events", "order_lines", "orders", "sign_ins")
+    )
+    assert (len(found["sign_ins"]), [link["purpose"] for link in found["links"]]) == (1, ["confirm_email"])
+    assert [(key["name"], key["scopes"]) for key in found["api_keys"]] == [(f"laptop {one.mark}", ["orders:read"])]
+    # Every personal column is in it, or is one of those that tell nobody anything.
+    shown = {f"{table}.{field}" for table, field in fields_of(found)}
+    assert {*PERSONAL} - shown == NOT_EXPORTED
+    assert tables["api_keys.csv"][0]["name"] == f"laptop {one.mark}"
+    assert [row["purpose"] for row in tables["links.csv"]] == ["confirm_email"]
+    assert len(tables["sign_ins.csv"]) == 1
     assert tables["account.csv"][0]["email"] == one.email
     assert [row["id"] for row in tables["orders.csv"]] == [str(order_id) for order_id in placed]
     assert [row["quantity"] for row in tables["order_lines.csv"]] == ["1", "1", "1"]
@@ -232,6 +272,28 @@ def test_a_cell_of_an_export_is_never_a_formula(service: Service, beginning: str
         account = read_tables(client.get(f"{USERS}/me/export", params={"format": "csv"}).content)["account.csv"][0]
 
     assert account["name"] == f"'{beginning}"
+
+
+# Hashes, and what the export says in other words.
+NOT_EXPORTED = {
+    "users.email_index",
+    "users.password",
+    "refresh_tokens.token_hash",
+    "one_time_tokens.token_hash",
+    *(f"idempotency_keys.{column}" for column in ("response_body", "key", "principal", "fingerprint")),
+}
+COLUMNS = {"sign_ins.end_reason": "sign_ins.revoke_reason"}
+
+
+def fields_of(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name what an export has as the database does."""
+    names = {"account": "users", "profile": "profiles", "links": "one_time_tokens"}
+    for part, content in found.items():
+        rows = content if isinstance(content, list) else [content]
+        for field in rows[0] if rows else ():
+            table = names.get(part, part)
+            table, _, column = COLUMNS.get(f"{table}.{field}", f"{table}.{field}").partition(".")
+            yield table, column
 
 
 def read_tables(packed: bytes) -> dict[str, list[dict[str, str]]]:
@@ -252,6 +314,9 @@ def test_security_GD_04_an_erased_person_is_nowhere_and_their_sales_are_kept(
     [(index, sealed)] = shop.fetch("SELECT email_index, email FROM users WHERE id = %s", person.id)
     sales = "SELECT id, total_amount, currency FROM orders WHERE user_id = %s AND id = ANY (%s) ORDER BY id"
     before = shop.fetch(sales, person.id, placed)
+    with working(shop) as outbox:
+        wait_for(lambda: any(person.appears_in(path.read_bytes()) for path in outbox.glob("*.eml")))
+        wait_for(lambda: shop.fetch("SELECT FROM one_time_tokens WHERE next_attempt_at IS NOT NULL") == [])
     old_dump = dump(shop.url)
     assert not person.appears_in(old_dump)
     assert bytes(sealed).hex().encode() in old_dump
@@ -317,6 +382,20 @@ def test_every_column_that_can_hold_text_is_named_as_personal_or_not(shop: Shop)
     assert set(PERSONAL.values()) <= set(PERSONAL_STEPS)
 
 
+def test_a_mail_that_was_written_to_a_file_is_deleted_after_a_week(shop: Shop) -> None:
+    folder = shop.directory / "outbox"
+    folder.mkdir(exist_ok=True)
+    old, fresh = folder / "confirm-old.eml", folder / "confirm-fresh.eml"
+    for path, days in ((old, 8), (fresh, 6)):
+        path.write_text("a mail")
+        os.utime(path, times=(time.time() - days * 86_400,) * 2)
+
+    with working(shop):
+        wait_for(lambda: not old.exists())
+
+    assert fresh.exists()
+
+
 # ---------------------------------------------------------------- restore
 def test_security_GD_05_a_restored_backup_does_not_bring_an_erased_person_back(
     shop: Shop,
@@ -354,6 +433,34 @@ def test_security_GD_05_a_restored_backup_does_not_bring_an_erased_person_back(
     assert '"people_erased": 0' in second.stdout
     assert state_of_database(shop_url, person.id) == (True, False)
     assert state_of_database(old, person.id) == (True, False)
+
+
+def test_a_restored_database_erases_again_when_it_is_migrated(shop: Shop, service: Service, person: Person) -> None:
+    columns = "email, email_index, name, password, is_active"
+    [row] = shop.fetch(f"SELECT {columns} FROM users WHERE id = %s", person.id)  # noqa: S608 - fixed text
+    with service.client(person.token) as client:
+        assert client.delete(f"{USERS}/me").status_code == 204
+    # As a backup from before the erasure has it.
+    shop.fetch("DELETE FROM erasure_requests WHERE user_id = %s", person.id)
+    shop.fetch(
+        f"UPDATE users SET ({columns}, erased_at, erasure_requested_at, token_epoch)"  # noqa: S608 - fixed text
+        " = (%s, %s, %s, %s, %s, NULL, NULL, 0) WHERE id = %s",
+        *row,
+        person.id,
+    )
+    with shop.serve() as fresh:
+        with fresh.client() as client:
+            signed_in = client.post(TOKEN, json={"email": person.email, "password": PASSWORD})
+        with fresh.client(person.token) as client:
+            changed = client.put(f"{USERS}/me", json={"name": "Eve"})
+
+    first, second = shop.run("migrate"), shop.run("migrate")
+
+    assert signed_in.status_code == 401
+    assert changed.status_code in {401, 404}, changed.text
+    assert "1 people erased again" in first.stdout
+    assert "erased again" not in second.stdout
+    assert state_of(shop, person.id)[:5] == ERASED[:5]
 
 
 def state_of_database(url: str, user_id: int) -> tuple[Any, ...] | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,7 +62,7 @@ def test_a_new_key_comes_first_and_the_old_ones_stay(tmp_path: Path) -> None:
 
     assert read_file(path) == (second, first)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / f".{path.name}.lock", path]
 
     remove_master_key(path, first.id)
 
@@ -79,3 +82,24 @@ def test_a_file_that_is_not_right_is_not_added_to(tmp_path: Path) -> None:
 def test_no_drawn_key_is_refused(tmp_path: Path) -> None:
     for _ in range(1000):
         assert read_file(write(tmp_path / "keys", base64.b64encode(make_key()).decode()))
+
+
+def test_two_who_write_the_file_at_once_lose_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "master.keys"
+    first = add_master_key(path)
+    writing, real = threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        if not writing.is_set():
+            writing.set()
+            threading.Event().wait(0.3)  # a slow disk: the other one has its chance
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with ThreadPoolExecutor(2) as pool:
+        slowly = pool.submit(add_master_key, path)
+        assert writing.wait(10)
+        quickly = pool.submit(add_master_key, path)
+
+    assert [key.id for key in read_file(path)] == [quickly.result().id, slowly.result().id, first.id]
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
