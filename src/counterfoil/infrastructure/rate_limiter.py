@@ -284,17 +284,25 @@ def _sum(hits: Iterable[Hit]) -> dict[str, Amount]:
 
 @functools.lru_cache(4096)
 def hash_address(address: str) -> str:
-    """Return the name of a client's address in keys: a keyed hash; of IPv6 its /64, which is what one client has."""
+    """Return the name of a client's address in keys: a keyed hash of its network."""
+    network = network_of(address)
+    if network is None:
+        return "unknown"
+    return hmac.digest(settings.SECRET_KEY.encode(), b"address\0" + network.encode(), "sha256")[:16].hex()
+
+
+def network_of(address: str) -> str | None:
+    """Return what counts as one address: of IPv6 the /64, which is what one client has. None when it is none."""
     try:
         network = ipaddress.ip_network(address)
     except ValueError:
-        return "unknown"
+        return None
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None:
         network = ipaddress.ip_network(mapped)
     elif network.version == 6:  # noqa: PLR2004 - the protocol's own number
         network = network.supernet(new_prefix=64)
-    return hmac.digest(settings.SECRET_KEY.encode(), b"address\0" + str(network).encode(), "sha256")[:16].hex()
+    return str(network)
 
 
 # ---------------------------------------------------------------- for services that run in threads

@@ -25,8 +25,9 @@ from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.kernel.ids import new_request_id, new_uuid7
 from counterfoil.notifications.services import MailNotSent, send_mail
-from counterfoil.users import recovery_repositories, repositories
+from counterfoil.users import access_repositories, recovery_repositories, repositories
 from counterfoil.users.access import hash_token
+from counterfoil.users.attempts import known_name
 from counterfoil.users.errors import OneTimeTokenInvalid
 from counterfoil.users.passwords import hash_password
 from counterfoil.users.recovery_repositories import Wish
@@ -92,8 +93,10 @@ def confirm_email(token: str, *, request_id: str) -> None:
 
 
 @transaction_required
-def reset_password(token: str, *, password: str, request_id: str) -> None:
+def reset_password(token: str, *, password: str, address: str, request_id: str) -> None:
     """Set a new password, which ends every session and access token. Joins the open transaction.
+
+    The account is known at `address` from here on: whoever has just set the password is no stranger.
 
     Raises OneTimeTokenInvalid, or ValidationFailed for a weak password, which leaves the token usable.
     """
@@ -102,6 +105,9 @@ def reset_password(token: str, *, password: str, request_id: str) -> None:
     # Whoever has the mail has the address.
     confirmed = {} if user.email_confirmed_at else {"email_confirmed_at": Now()}
     repositories.update_user(user.id, {**written, **confirmed}, None)
+    access_repositories.insert_ended_sign_in(
+        new_uuid7(), user_id=user.id, reason="password reset", address_hash=known_name(address)
+    )
 
 
 def _use(token: str, purpose: str, action: str, request_id: str) -> repositories.UserRecord:

@@ -114,7 +114,14 @@ class AuthController(Controller):
     )
     def reset_password(self, request: AnyRequest, data: NewPasswordIn) -> None:
         """Set a new password with the token of the mail; ends every session of the account."""
-        write(lambda: recovery.reset_password(data.token, password=data.password, request_id=request_id(request)))
+        write(
+            lambda: recovery.reset_password(
+                data.token,
+                password=data.password,
+                address=client_address(request),
+                request_id=request_id(request),
+            )
+        )
 
     @post(
         "/email-confirmation",
