@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from django.conf import settings
 
 from counterfoil.infrastructure.key_store import blind_index
 from counterfoil.infrastructure.rate_limiter import Hit, hash_address, network_of, take_in_thread
+from counterfoil.kernel.errors import ServiceUnavailable
 from counterfoil.users import access_repositories
 from counterfoil.users.errors import LoginFailed, TooManyAttempts
 
@@ -36,7 +37,8 @@ def counted_attempt(*, account: str, address: str, known: bool, request_id: str)
 
     `known` is what `knows` told.
     LoginFailed keeps it counted. Anything else gives it back: success, and a service that could not look. For worker
-    threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always helps.
+    threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always
+    helps. Raises ServiceUnavailable when nobody counts: then nobody looks either.
     """
     keys = _Keys(account, address)
     hits = [keys.pair(1), keys.address(1), *([] if known else [keys.strangers(1)])]
@@ -102,4 +104,6 @@ def _hit(key: str, limit: int, amount: int, seconds: int = WINDOW_SECONDS) -> Hi
 
 
 def _give_back(hits: Sequence[Hit]) -> None:
-    take_in_thread([replace(hit, amount=-hit.amount) for hit in hits])
+    # Whoever was let in stays in when the count cannot be given back; it ends with its window.
+    with suppress(ServiceUnavailable):
+        take_in_thread([replace(hit, amount=-hit.amount) for hit in hits])
