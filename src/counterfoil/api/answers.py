@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from litestar.openapi import ResponseSpec
 from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
 
 from counterfoil.api.bodies import header
+from counterfoil.api.hashing import HashingThreads
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.fields import encode_body
 from counterfoil.api.schemas.problem import Problem
@@ -24,14 +25,17 @@ from counterfoil.infrastructure.database import run_in_thread, transaction
 from counterfoil.infrastructure.idempotency import (
     KEY_HOURS,
     Answer,
+    IdempotencyInProgress,
     IdempotencyKeyMissing,
     answer_once,
     fingerprint_request,
+    is_used,
     read_key,
 )
 from counterfoil.kernel.cursor import InvalidCursor, decode_cursor, encode_cursor
 from counterfoil.kernel.errors import ValidationFailed
 
+R = TypeVar("R")
 AnyRequest = Request[Any, Any, Any]
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[!#-~]*")')
 _canonical: Final = msgspec.json.Encoder(order="sorted")
@@ -147,19 +151,28 @@ def write_once(  # noqa: PLR0913 - all but three are rare
     principal: str | None = None,
     keep: Callable[[Any], Any] | None = None,
     authorise: Callable[[], None] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
     Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`. `execute`
     wraps an answer about a person in AboutPerson. `keep` makes what is stored of the value, when it has something in it
     that must be nowhere: the replay lacks it. `authorise` raises when the caller has lost the right to a stored answer
-    since it was given, where that is more than the route's permission.
+    since it was given, where that is more than the route's permission. `prepare` does what takes long before the
+    transaction is opened, unless the key was used: then there is nothing to do but to answer again.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
         raise IdempotencyKeyMissing
 
+    owner = principal or current_actor(request).principal
+    prepared = prepare is not None and (key is None or not run_in_thread(is_used, principal=owner, key=key))
+    if prepare is not None and prepared:
+        prepare()
+
     def effect() -> Answer:
+        if prepare is not None and not prepared:  # the key ran out, or was given back, since we looked
+            raise IdempotencyInProgress
         value = execute()
         subject = None
         if isinstance(value, AboutPerson):
@@ -169,7 +182,7 @@ def write_once(  # noqa: PLR0913 - all but three are rare
 
     found = run_in_thread(
         answer_once,
-        principal=principal or current_actor(request).principal,
+        principal=owner,
         key=key,
         fingerprint=fingerprint_of(request, body),
         hours=hours,
@@ -177,6 +190,12 @@ def write_once(  # noqa: PLR0913 - all but three are rare
         authorise=authorise,
     )
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+async def in_hashing_thread(request: AnyRequest, function: Callable[[], R]) -> R:
+    """Run what hashes a password in the threads for that; raises ServiceUnavailable at once when all are taken."""
+    threads: HashingThreads = request.app.state.hashing
+    return await threads.run(function)
 
 
 def write(execute: Callable[[], Any]) -> Any:

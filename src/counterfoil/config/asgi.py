@@ -19,6 +19,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from counterfoil.api.app import make_api
 from counterfoil.api.bodies import limit_forms
+from counterfoil.api.hashing import HashingThreads
 from counterfoil.api.middleware.limits import limit_console
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.api.middleware.transport import Transport, TransportRules
@@ -61,6 +62,7 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     )
     app.state.hot = HotPath(pool, intake)
     app.state.limiter = await _start_limiter()
+    app.state.hashing = HashingThreads()
     loading = asyncio.create_task(_load_named_keys())
     app.state.access = AccessControl(pool, accepted=(settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
     watching = asyncio.create_task(app.state.access.watch())

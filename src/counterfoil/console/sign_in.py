@@ -25,12 +25,12 @@ class AccountBackend(BaseBackend):
             address = "" if request is None else request.META.get("REMOTE_ADDR", "")
             scope: Any = getattr(request, "scope", {})
             request_id = scope.get("state", {}).get("request_id", "console")
-            user, _hash = sessions.check_credentials(
+            user_id = sessions.sign_in_to_console(
                 email=username, password=password, address=address, request_id=request_id
             )
         except LoginFailed:
             return None
-        return self.get_user(user.id)
+        return self.get_user(user_id)
 
     def get_user(self, user_id: int) -> Any:
         """Return an active account by id, or None."""

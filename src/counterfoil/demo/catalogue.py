@@ -16,7 +16,7 @@ from counterfoil.kernel.ids import new_request_id
 from counterfoil.kernel.money import Money
 from counterfoil.products.services import NewProduct, find_product_ids, find_products
 from counterfoil.users.permissions import Role
-from counterfoil.users.services import create_user, find_user_ids
+from counterfoil.users.services import create_user, find_user_ids, hash_password
 
 _FILE: Final = Path(__file__).with_name("catalogue.json")
 _REASON: Final = "demo catalogue"
@@ -121,13 +121,18 @@ def _load_people(
     }
     if not passwords:
         return user_ids, passwords
+    hashes = {
+        person.email: hash_password(passwords[person.email], email=person.email, name=person.name)
+        for person in people
+        if person.email in passwords
+    }
     with transaction():
         for person in people:
             if person.email in passwords:
                 user = create_user(
                     email=person.email,
                     name=person.name,
-                    password=passwords[person.email],
+                    password_hash=hashes[person.email],
                     role=person.role,
                     actor=ACTOR,
                     request_id=request_id,

@@ -114,6 +114,12 @@ def answer_once(
         return answer
 
 
+def is_used(*, principal: str, key: str) -> bool:
+    """Tell whether a key stands for a request already, so that nothing has to be prepared for its effect."""
+    sql = "SELECT 1 FROM idempotency_keys WHERE principal = %(principal)s AND key = %(key)s AND expires_at > now()"
+    return fetch_one(sql, {"principal": principal, "key": key}) is not None
+
+
 def _store_answer(principal: str, key: str, answer: Answer) -> None:
     body, subject = answer.body if answer.kept is None else answer.kept, answer.subject
     if subject is not None:

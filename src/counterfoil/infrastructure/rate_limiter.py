@@ -20,6 +20,7 @@ from django.conf import settings
 
 from counterfoil.infrastructure.limit_stores import Amount, LimitStore, MemoryStore, Used
 from counterfoil.kernel.breaker import Breaker, BreakerOpen, BreakerPolicy, Verdict
+from counterfoil.kernel.errors import ServiceUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -185,9 +186,7 @@ class RateLimiter:
                     await self._count(batch)
                 except Exception:  # the loop's outermost line: counting never fails a request
                     log.exception("limits.failed")
-                    for waiting in batch:
-                        if not waiting.future.done():
-                            waiting.future.set_result([Count(1, hit.limit, hit.window_seconds) for hit in waiting.hits])
+                    await self._count_here(batch)
         finally:
             self._writer = None
 
@@ -207,6 +206,22 @@ class RateLimiter:
                     self._remember(hit.key, used.seconds_left)
             if not waiting.future.done():
                 waiting.future.set_result(counts)
+
+    async def _count_here(self, batch: Sequence[_Waiting]) -> None:
+        """Answer a batch after a bug: this process counts strict hits for itself, and lets the others pass."""
+        for waiting in batch:
+            if waiting.future.done():
+                continue
+            strict = [Amount(hit.key, hit.amount, hit.window_seconds) for hit in waiting.hits if hit.strict]
+            counted = iter(await self._memory.add(strict))
+            waiting.future.set_result(
+                [
+                    Count(used.used, hit.limit, used.seconds_left)
+                    if hit.strict and (used := next(counted))
+                    else Count(1, hit.limit, hit.window_seconds)
+                    for hit in waiting.hits
+                ]
+            )
 
     def _remember(self, key: str, seconds_left: float) -> None:
         if len(self._spent) >= _SPENT_MAX:
@@ -284,17 +299,25 @@ def _sum(hits: Iterable[Hit]) -> dict[str, Amount]:
 
 @functools.lru_cache(4096)
 def hash_address(address: str) -> str:
-    """Return the name of a client's address in keys: a keyed hash; of IPv6 its /64, which is what one client has."""
+    """Return the name of a client's address in keys: a keyed hash of its network."""
+    network = network_of(address)
+    if network is None:
+        return "unknown"
+    return hmac.digest(settings.SECRET_KEY.encode(), b"address\0" + network.encode(), "sha256")[:16].hex()
+
+
+def network_of(address: str) -> str | None:
+    """Return what counts as one address: of IPv6 the /64, which is what one client has. None when it is none."""
     try:
         network = ipaddress.ip_network(address)
     except ValueError:
-        return "unknown"
+        return None
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is not None:
         network = ipaddress.ip_network(mapped)
     elif network.version == 6:  # noqa: PLR2004 - the protocol's own number
         network = network.supernet(new_prefix=64)
-    return hmac.digest(settings.SECRET_KEY.encode(), b"address\0" + str(network).encode(), "sha256")[:16].hex()
+    return str(network)
 
 
 # ---------------------------------------------------------------- for services that run in threads
@@ -312,7 +335,10 @@ def use_limiter(limiter: RateLimiter | None) -> None:
 
 
 def take_in_thread(hits: Sequence[Hit]) -> list[Count] | None:
-    """Count hits from a worker thread; None where no web process runs, or when the loop does not answer in time."""
+    """Count hits from a worker thread; None where no web process runs.
+
+    Raises ServiceUnavailable when the loop does not answer in time: nobody guesses uncounted.
+    """
     limiter, loop = _Running.limiter, _Running.loop
     if limiter is None or loop is None:
         return None
@@ -320,7 +346,10 @@ def take_in_thread(hits: Sequence[Hit]) -> list[Count] | None:
     async def take() -> list[Count]:
         return await limiter.take(hits)
 
+    counting = asyncio.run_coroutine_threadsafe(take(), loop)
     try:
-        return asyncio.run_coroutine_threadsafe(take(), loop).result(_THREAD_SECONDS_MAX)
-    except TimeoutError:
-        return None
+        return counting.result(_THREAD_SECONDS_MAX)
+    except TimeoutError as error:
+        counting.cancel()
+        log.warning("limits.no_answer", hits=len(hits))
+        raise ServiceUnavailable from error

@@ -20,6 +20,7 @@ PERSONAL: Final[Mapping[str, str]] = {
     # How the account was used: sign-ins and links are deleted; a key keeps its row, and loses its name.
     "refresh_tokens.token_hash": "close_account",
     "sign_ins.revoke_reason": "close_account",
+    "sign_ins.address_hash": "close_account",
     "one_time_tokens.token_hash": "close_account",
     "one_time_tokens.purpose": "close_account",
     "api_keys.name": "close_account",
@@ -76,7 +77,7 @@ NOT_PERSONAL: Final[Mapping[str, str]] = {
     "erasure_requests.requested_by": "an account's number",
     "erasure_requests.step": "how far an erasure is",
     "erasure_requests.deferred_reason": "numbers and states of orders",
-    "rate_limits.key": "an account's number, or keyed hashes of addresses; at most 30 days",
+    "rate_limits.key": "an account's number, or keyed hashes of addresses; until the window ends",
     "django_admin_log.object_id": "never written: the console changes nothing",
     "django_admin_log.object_repr": "never written: the console changes nothing",
     "django_admin_log.change_message": "never written: the console changes nothing",

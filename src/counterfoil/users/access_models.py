@@ -13,7 +13,11 @@ PURPOSES = ("confirm_email", "reset_password")
 
 
 class SignIn(models.Model):
-    """A family of refresh tokens: one sign-in on one device, until it is logged out."""
+    """A family of refresh tokens: one sign-in on one device, until it is logged out.
+
+    A sign-in to the console, and a password set with a link, are rows without tokens that have ended already: they tell
+    which addresses an account has come from. `address_hash` is keyed; the address cannot be read back.
+    """
 
     id = models.UUIDField(primary_key=True)
     user = models.ForeignKey("counterfoil.User", on_delete=models.CASCADE, related_name="+")
@@ -22,6 +26,7 @@ class SignIn(models.Model):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True)
     revoke_reason = models.CharField(max_length=40, db_default="")
+    address_hash = models.BinaryField(null=True)
 
     class Meta:
         app_label = "counterfoil"

@@ -18,6 +18,8 @@ AsyncConnection = psycopg.AsyncConnection[tuple[Any, ...]]
 # Access tokens live for 60 minutes; older revocations have nothing left to revoke.
 MEMORY_MINUTES: Final = 65
 _REVOCATION_HOURS_MAX: Final = 2
+# Whoever has come from an address within a month is no stranger there.
+KNOWN_DAYS: Final = 30
 
 
 # ---------------------------------------------------------------- what a web process keeps in its memory
@@ -133,7 +135,9 @@ class Session(NamedTuple):
 
 
 @transaction_required
-def insert_sign_in(sign_in_id: UUID, *, user_id: int, password_hash: str, days: int) -> Session | None:
+def insert_sign_in(
+    sign_in_id: UUID, *, user_id: int, password_hash: str, days: int, address_hash: bytes | None
+) -> Session | None:
     """Insert a sign-in of an account that is active and still has this password, or return None.
 
     Joins the open transaction and holds the account against changes until its end: a password that is changed while
@@ -145,13 +149,43 @@ def insert_sign_in(sign_in_id: UUID, *, user_id: int, password_hash: str, days: 
           SELECT id, role, token_epoch FROM users
           WHERE id = %(user)s AND is_active AND password = %(password)s FOR SHARE
         ), started AS (
-          INSERT INTO sign_ins (id, user_id, expires_at)
-          SELECT %(id)s, id, now() + make_interval(days => %(days)s) FROM account)
+          INSERT INTO sign_ins (id, user_id, expires_at, address_hash)
+          SELECT %(id)s, id, now() + make_interval(days => %(days)s), %(address)s FROM account)
         SELECT role, token_epoch FROM account
         """,
-        {"id": sign_in_id, "user": user_id, "password": password_hash, "days": days},
+        {
+            "id": sign_in_id,
+            "user": user_id,
+            "password": password_hash,
+            "days": days,
+            "address": address_hash,
+        },
     )
     return None if row is None else Session(sign_in_id, user_id, Role(row[0]), row[1])
+
+
+@transaction_required
+def insert_ended_sign_in(sign_in_id: UUID, *, user_id: int, reason: str, address_hash: bytes | None) -> None:
+    """Insert a sign-in that gives no tokens: it tells for KNOWN_DAYS where the account has come from."""
+    fetch_all(
+        "INSERT INTO sign_ins (id, user_id, expires_at, revoked_at, revoke_reason, address_hash) VALUES"
+        " (%(id)s, %(user)s, now() + make_interval(days => %(days)s), now(), %(reason)s, %(address)s)",
+        {"id": sign_in_id, "user": user_id, "days": KNOWN_DAYS, "reason": reason, "address": address_hash},
+    )
+
+
+def is_known_address(*, email_index: bytes, address_hash: bytes | None) -> bool:
+    """Tell whether an account has come from this address within KNOWN_DAYS; False when there is no such account."""
+    row = fetch_one(
+        """
+        SELECT EXISTS (
+          SELECT 1 FROM users u JOIN sign_ins s ON s.user_id = u.id
+          WHERE u.email_index = %(email)s AND s.address_hash = %(address)s
+            AND s.created_at > now() - make_interval(days => %(days)s))
+        """,
+        {"email": email_index, "address": address_hash, "days": KNOWN_DAYS},
+    )
+    return row is not None and bool(row[0])
 
 
 @transaction_required

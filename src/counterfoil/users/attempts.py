@@ -2,7 +2,8 @@
 
 Three counts in a quarter of an hour: per account and address, per address, and per account from addresses that have
 never signed in to it. The last one stops a guesser with many addresses and cannot lock out the person, whose own
-addresses are known for 30 days. Unknown accounts are counted alike, so that nobody learns which exist.
+addresses are known for 30 days, by the rows of sign_ins. Unknown accounts are counted alike, so that nobody learns
+which exist.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
 import structlog
 from django.conf import settings
 
-from counterfoil.infrastructure.rate_limiter import Count, Hit, hash_address, take_in_thread
+from counterfoil.infrastructure.key_store import blind_index
+from counterfoil.infrastructure.rate_limiter import Hit, hash_address, network_of, take_in_thread
+from counterfoil.kernel.errors import ServiceUnavailable
+from counterfoil.users import access_repositories
 from counterfoil.users.errors import LoginFailed, TooManyAttempts
 
 log = structlog.get_logger(__name__)
@@ -25,18 +29,18 @@ log = structlog.get_logger(__name__)
 WINDOW_SECONDS: Final = 900
 PER_ACCOUNT_AND_ADDRESS: Final = 5
 PER_ACCOUNT_FROM_STRANGERS: Final = 10
-KNOWN_SECONDS: Final = 30 * 24 * 3600
 
 
 @contextmanager
-def counted_attempt(*, account: str, address: str, request_id: str) -> Iterator[None]:
+def counted_attempt(*, account: str, address: str, known: bool, request_id: str) -> Iterator[None]:
     """Count one attempt to sign in to `account` (an e-mail address as given) from `address`, around the look at it.
 
+    `known` is what `knows` told.
     LoginFailed keeps it counted. Anything else gives it back: success, and a service that could not look. For worker
-    threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always helps.
+    threads. Raises TooManyAttempts; the attempt is then not counted, so waiting always
+    helps. Raises ServiceUnavailable when nobody counts: then nobody looks either.
     """
     keys = _Keys(account, address)
-    known = _is_known(take_in_thread([keys.known(0)]))
     hits = [keys.pair(1), keys.address(1), *([] if known else [keys.strangers(1)])]
     _begin(hits, address, request_id)
     try:
@@ -47,8 +51,17 @@ def counted_attempt(*, account: str, address: str, request_id: str) -> Iterator[
         _give_back(hits)
         raise
     _give_back(hits)
-    if not known:
-        take_in_thread([keys.known(1)])
+
+
+def knows(account: str, address: str) -> bool:
+    """Tell whether this account (a canonical address, or what was given in its place) has come from here lately."""
+    return access_repositories.is_known_address(email_index=blind_index(account), address_hash=known_name(address))
+
+
+def known_name(address: str) -> bytes | None:
+    """Return what is stored of an address: keyed apart from the secret, which may change before a month is over."""
+    network = network_of(address)
+    return None if network is None else blind_index(f"sign-in address|{network}")
 
 
 def _begin(hits: Sequence[Hit], address: str, request_id: str) -> None:
@@ -84,9 +97,6 @@ class _Keys:
         limit, seconds = settings.COUNTERFOIL.limit_of("sign_in_failures")
         return _hit(f"attempt:address:{self._address}", limit, amount, seconds)
 
-    def known(self, amount: int) -> Hit:
-        return _hit(f"attempt:known:{self._account}:{self._address}", 1, amount, KNOWN_SECONDS)
-
 
 def _hit(key: str, limit: int, amount: int, seconds: int = WINDOW_SECONDS) -> Hit:
     # Given back again, so a spent key must not be remembered until its window ends.
@@ -94,8 +104,6 @@ def _hit(key: str, limit: int, amount: int, seconds: int = WINDOW_SECONDS) -> Hi
 
 
 def _give_back(hits: Sequence[Hit]) -> None:
-    take_in_thread([replace(hit, amount=-hit.amount) for hit in hits])
-
-
-def _is_known(counts: list[Count] | None) -> bool:
-    return counts is not None and counts[0].used > 0
+    # Whoever was let in stays in when the count cannot be given back; it ends with its window.
+    with suppress(ServiceUnavailable):
+        take_in_thread([replace(hit, amount=-hit.amount) for hit in hits])

@@ -25,8 +25,9 @@ from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.kernel.ids import new_request_id, new_uuid7
 from counterfoil.notifications.services import MailNotSent, discard_mails, send_mail
-from counterfoil.users import recovery_repositories, repositories
+from counterfoil.users import access_repositories, recovery_repositories, repositories
 from counterfoil.users.access import hash_token
+from counterfoil.users.attempts import known_name
 from counterfoil.users.errors import OneTimeTokenInvalid
 from counterfoil.users.passwords import hash_password
 from counterfoil.users.recovery_repositories import Wish
@@ -89,17 +90,28 @@ def confirm_email(token: str, *, request_id: str) -> None:
     repositories.update_user(user.id, {"email_confirmed_at": Now()}, None)
 
 
-@transaction_required
-def reset_password(token: str, *, password: str, request_id: str) -> None:
-    """Set a new password, which ends every session and access token. Joins the open transaction.
+@no_transaction
+def reset_password(token: str, *, password: str, address: str, request_id: str) -> None:
+    """Set a new password, which ends every session and access token. Opens its own transaction.
+
+    The account is known at `address` from here on: whoever has just set the password is no stranger.
 
     Raises OneTimeTokenInvalid, or ValidationFailed for a weak password, which leaves the token usable.
     """
-    user = _use(token, RESET, "user.reset_password", request_id)
-    written = {"password": hash_password(password, email=user.email, name=user.name)}
-    # Whoever has the mail has the address.
-    confirmed = {} if user.email_confirmed_at else {"email_confirmed_at": Now()}
-    repositories.update_user(user.id, {**written, **confirmed}, None)
+    # Looked at before it is used: hashing takes long, and is not done for whoever has no link, nor in the transaction.
+    user_id = recovery_repositories.find_usable(hash_token(token), purpose=RESET)
+    found = None if user_id is None else repositories.read_user(user_id)
+    if found is None or not found.is_active:
+        raise OneTimeTokenInvalid
+    written = {"password": hash_password(password, email=found.email, name=found.name)}
+    with transaction():
+        user = _use(token, RESET, "user.reset_password", request_id)
+        # Whoever has the mail has the address.
+        confirmed = {} if user.email_confirmed_at else {"email_confirmed_at": Now()}
+        repositories.update_user(user.id, {**written, **confirmed}, None)
+        access_repositories.insert_ended_sign_in(
+            new_uuid7(), user_id=user.id, reason="password reset", address_hash=known_name(address)
+        )
 
 
 def _use(token: str, purpose: str, action: str, request_id: str) -> repositories.UserRecord:

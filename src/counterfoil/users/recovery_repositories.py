@@ -165,6 +165,16 @@ def find_owner(token_hash: bytes) -> int | None:
     return None if row is None else int(row[0])
 
 
+def find_usable(token_hash: bytes, *, purpose: str) -> int | None:
+    """Return the account of a living, unused token for this purpose, or None; the token stays unused."""
+    row = fetch_one(
+        "SELECT user_id FROM one_time_tokens WHERE token_hash = %(hash)s AND purpose = %(purpose)s"
+        " AND used_at IS NULL AND cancelled_at IS NULL AND expires_at > now()",
+        {"hash": token_hash, "purpose": purpose},
+    )
+    return None if row is None else int(row[0])
+
+
 @transaction_required
 def use_token(token_hash: bytes, *, purpose: str) -> int | None:
     """Use a token up and return its account, or None when it is not a living, unused one for this purpose.

@@ -13,7 +13,7 @@ from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError
 
 from counterfoil.infrastructure.audit import append_entry, declare_change
-from counterfoil.infrastructure.database import transaction_required
+from counterfoil.infrastructure.database import no_transaction, transaction_required
 from counterfoil.infrastructure.key_store import blind_index
 from counterfoil.notifications.services import discard_mails
 from counterfoil.users import access_repositories, recovery_repositories, repositories, tokens
@@ -37,6 +37,7 @@ __all__ = [
     "find_user",
     "find_user_ids",
     "forget_person",
+    "hash_password",
     "inspect_page",
     "inspect_user",
     "inspect_users",
@@ -44,6 +45,7 @@ __all__ = [
     "issue_token",
     "lock_account",
     "normalise_email",
+    "prepare_password",
     "read_epoch",
     "registration_principal",
     "request_erasure",
@@ -134,12 +136,22 @@ def _record_reading(users: Sequence[UserRecord], *, actor: str, request_id: str)
         )
 
 
+@no_transaction
+def prepare_password(password: str, *, user_id: int, name: str | None) -> str:
+    """Return the hash that `update_user` is given; `name` is the new one, if there is one.
+
+    Before the transaction: hashing takes long, and nobody should wait for the account's row meanwhile. Raises
+    UserNotFound, ValidationFailed for a weak password.
+    """
+    user = find_user(user_id)
+    return hash_password(password, email=user.email, name=name or user.name)
+
+
 @transaction_required
-def create_user(*, email: str, name: str, password: str, role: Role, actor: str, request_id: str) -> UserRecord:
-    """Create an account. Joins the open transaction. Raises EmailTaken, or ValidationFailed for a weak password."""
+def create_user(*, email: str, name: str, password_hash: str, role: Role, actor: str, request_id: str) -> UserRecord:
+    """Create an account with the hash that `hash_password` made. Joins the open transaction. Raises EmailTaken."""
     # Whoever registers has no number yet; the entry's target is theirs.
     declare_change(actor=actor or "anonymous", action="user.create", request_id=request_id)
-    password_hash = hash_password(password, email=email, name=name)
     try:
         return repositories.insert_user(email=email, name=name, role=role, password_hash=password_hash)
     except IntegrityError as error:
@@ -169,10 +181,9 @@ def update_user(
     actor: str,
     request_id: str,
 ) -> UserRecord:
-    """Change name, role, activity, password or profile. Joins the open transaction; locks the account.
+    """Change name, role, activity, password (hashed already) or profile. Joins the open transaction; locks the account.
 
-    Raises UserNotFound, ErasureRequested, UserChanged when `etag` is given and no longer true, ValidationFailed for a
-    weak password.
+    Raises UserNotFound, ErasureRequested, and UserChanged when `etag` is given and no longer true.
     """
     declare_change(actor=actor, action="user.update", request_id=request_id)
     before = repositories.lock_user(user_id)
@@ -182,11 +193,7 @@ def update_user(
         raise ErasureRequested
     if etag is not None and etag != before.etag:
         raise UserChanged
-    written = dict(values)
-    if "password" in written:
-        name = written.get("name", before.name)
-        written["password"] = hash_password(written["password"], email=before.email, name=name)
-    return repositories.update_user(user_id, written, profile)
+    return repositories.update_user(user_id, values, profile)
 
 
 # ---------------------------------------------------------------- leaving

@@ -18,7 +18,7 @@ from counterfoil.kernel.ids import new_request_id, new_uuid7
 from counterfoil.users import access_repositories, passwords, repositories
 from counterfoil.users.access import hash_token
 from counterfoil.users.access_repositories import Session
-from counterfoil.users.attempts import counted_attempt
+from counterfoil.users.attempts import counted_attempt, known_name, knows
 from counterfoil.users.errors import CredentialsMissing, LoginFailed, RefreshTokenInvalid
 from counterfoil.users.permissions import Actor, require_person
 from counterfoil.users.repositories import UserRecord
@@ -37,6 +37,7 @@ __all__ = [
     "log_out",
     "refresh",
     "sign_in",
+    "sign_in_to_console",
 ]
 
 log = structlog.get_logger(__name__)
@@ -64,13 +65,31 @@ def sign_in(*, email: str, password: str, address: str, request_id: str) -> Toke
     with transaction():
         declare_change(actor=f"user:{user.id}", action="session.begin", request_id=request_id)
         session = access_repositories.insert_sign_in(
-            new_uuid7(), user_id=user.id, password_hash=password_hash, days=FAMILY_DAYS
+            new_uuid7(),
+            user_id=user.id,
+            password_hash=password_hash,
+            days=FAMILY_DAYS,
+            address_hash=known_name(address),
         )
         if session is not None:
             tokens = _issue(session)
     if session is None:  # the password was changed meanwhile
         raise LoginFailed
     return tokens
+
+
+def sign_in_to_console(*, email: str, password: str, address: str, request_id: str) -> int:
+    """Return the account of an address and a password, and record that it came from here. Opens its own transaction.
+
+    Raises what `check_credentials` raises.
+    """
+    user, _hash = check_credentials(email=email, password=password, address=address, request_id=request_id)
+    with transaction():
+        declare_change(actor=f"user:{user.id}", action="session.begin_console", request_id=request_id)
+        access_repositories.insert_ended_sign_in(
+            new_uuid7(), user_id=user.id, reason="console", address_hash=known_name(address)
+        )
+    return user.id
 
 
 def check_credentials(*, email: str, password: str, address: str, request_id: str) -> tuple[UserRecord, str]:
@@ -84,7 +103,8 @@ def check_credentials(*, email: str, password: str, address: str, request_id: st
     except ValueError:
         account = ""
     # What is no address is counted as it was given, so that one mistake is not everybody's.
-    with counted_attempt(account=account or email, address=address, request_id=request_id):
+    known = knows(account or email, address)
+    with counted_attempt(account=account or email, address=address, known=known, request_id=request_id):
         found = repositories.read_credentials(account) if account else None
         if not passwords.is_right(password, found[1] if found else None) or found is None:
             log.warning(
@@ -106,7 +126,7 @@ def confirm_password(user_id: int, *, password: str, address: str, request_id: s
     password_hash = access_repositories.read_password_hash(user_id)
     account = (user.email if user is not None else "") or f"user:{user_id}"
     try:
-        with counted_attempt(account=account, address=address, request_id=request_id):
+        with counted_attempt(account=account, address=address, known=knows(account, address), request_id=request_id):
             _require_right(password, password_hash)
     except LoginFailed:
         log.warning(

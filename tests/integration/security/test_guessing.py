@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -132,16 +133,9 @@ def test_right_passwords_are_never_slowed_down(client: httpx.Client) -> None:
 def test_security_AN_03_the_console_is_slowed_down_with_the_same_counts(client: httpx.Client) -> None:
     email, address = register(client), f"{some_network()}.1"
 
-    def sign_in(password: str) -> httpx.Response:
-        page = client.get("/console/login/")
-        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
-        assert token is not None
-        form = {"csrfmiddlewaretoken": token[1], "username": email, "password": password}
-        return client.post("/console/login/", data=form, headers={"X-Forwarded-For": address})
-
-    shown = [sign_in(f"guess {n}").status_code for n in range(3)]
+    shown = [sign_in_to_console(client, email, f"guess {n}", address).status_code for n in range(3)]
     api = [try_to_sign_in(client, email, "guess", address).status_code for _ in range(2)]
-    refused = sign_in(PASSWORD)
+    refused = sign_in_to_console(client, email, PASSWORD, address)
 
     assert (shown, api) == ([200] * 3, [401] * 2)
     assert refused.status_code == 429
@@ -271,3 +265,64 @@ def test_a_new_password_wants_the_current_one_and_wrong_ones_are_counted_as_gues
     }
     assert (spent.status_code, spent.json()["error"]["code"]) == (429, "TOO_MANY_ATTEMPTS")
     assert elsewhere.status_code == 200
+
+
+def make_strangers_wait(client: httpx.Client, email: str) -> None:
+    network = some_network()
+    guesses = [try_to_sign_in(client, email, f"guess {n}", f"{network}.{n}").status_code for n in range(11)]
+    assert guesses == [401] * 10 + [429]
+
+
+def test_whoever_sets_a_new_password_with_a_link_is_no_stranger_where_he_did(
+    client: httpx.Client, db: psycopg.Connection[tuple[Any, ...]], django_ready: None
+) -> None:
+    from counterfoil.users.access import hash_token
+    from counterfoil.users.recovery import make_token
+
+    assert django_ready is None
+    email, address = register(client), f"{some_network()}.1"
+    make_strangers_wait(client, email)
+    client.post("/api/v1/auth/password-reset", json={"email": email}, headers={"X-Forwarded-For": address})
+    wish = db.execute("SELECT id FROM one_time_tokens WHERE purpose = 'reset_password' ORDER BY id DESC").fetchone()
+    assert wish is not None
+    # What the worker does with it, without a mail.
+    db.execute(
+        "UPDATE one_time_tokens SET token_hash = %s, sent_at = now(), next_attempt_at = NULL,"
+        " expires_at = now() + interval '1 hour' WHERE id = %s",
+        [hash_token(make_token(wish[0])), wish[0]],
+    )
+
+    changed = client.post(
+        "/api/v1/auth/password-reset/confirm",
+        json={"token": make_token(wish[0]), "password": "another horse battery"},
+        headers={"X-Forwarded-For": address},
+    )
+
+    assert changed.status_code == 204, changed.text
+    assert try_to_sign_in(client, email, "another horse battery", address).status_code == 200
+    assert try_to_sign_in(client, email, "another horse battery", f"{some_network()}.2").status_code == 429
+
+
+def test_an_owner_is_no_stranger_after_a_crash_that_empties_the_counts_nor_after_the_console(
+    client: httpx.Client, db: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    email, home, desk = register(client), f"{some_network()}.1", f"{some_network()}.2"
+    assert try_to_sign_in(client, email, PASSWORD, home).status_code == 200
+    db.execute("UPDATE users SET role = 'support' WHERE id = (SELECT max(user_id) FROM sign_ins)")
+    assert sign_in_to_console(client, email, PASSWORD, desk).status_code == 302
+    db.execute("DELETE FROM rate_limits")
+    make_strangers_wait(client, email)
+
+    owner = [try_to_sign_in(client, email, PASSWORD, address).status_code for address in (home, desk)]
+
+    assert owner == [200, 200]
+    stored = db.execute("SELECT address_hash FROM sign_ins ORDER BY created_at DESC LIMIT 4").fetchall()
+    assert {len(row[0]) for row in stored} == {32}
+
+
+def sign_in_to_console(client: httpx.Client, email: str, password: str, address: str) -> httpx.Response:
+    page = client.get("/console/login/")
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+    assert token is not None
+    form = {"csrfmiddlewaretoken": token[1], "username": email, "password": password}
+    return client.post("/console/login/", data=form, headers={"X-Forwarded-For": address})

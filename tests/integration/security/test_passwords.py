@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from accounts import AUTH, PASSWORD, USERS, logged, register
+from accounts import AUTH, PASSWORD, USERS, logged, register, sign_in
 
 from conftest import Service
 
@@ -63,6 +65,63 @@ def test_a_password_is_compared_with_the_name_and_address_of_its_account(
 )
 def test_a_good_password_is_taken(anonymous: httpx.Client, password: str) -> None:
     assert register(anonymous, password=password)["role"] == "customer"
+
+
+def test_many_who_hash_at_once_are_refused_and_take_no_thread_from_others(
+    anonymous: httpx.Client, service: Service, customer: httpx.Client
+) -> None:
+    account = register(anonymous)
+    line = threading.Barrier(41)
+
+    def sign_in_at_once(number: int) -> httpx.Response:
+        # Another account each time, so that only the threads refuse.
+        with service.client() as client:
+            client.get("/livez")
+            line.wait(20)
+            return client.post(f"{AUTH}/token", json={"email": f"nobody-{number}@example.com", "password": PASSWORD})
+
+    with ThreadPoolExecutor(40) as pool:
+        answers = pool.map(sign_in_at_once, range(40))
+        line.wait(20)
+        others = [customer.get(f"{USERS}/me").status_code for _ in range(20)]
+        found = list(answers)
+
+    refused = [answer for answer in found if answer.status_code == 503]
+    assert {answer.status_code for answer in found} == {401, 503}
+    # Eight threads, of which two hash: forty at once were all taken in before.
+    assert len(refused) >= 20
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert others == [200] * 20
+    assert sign_in(anonymous, account)["token_type"] == "Bearer"
+
+
+def test_a_password_is_hashed_before_a_transaction_and_not_for_an_unknown_link(
+    django_ready: None, monkeypatch: pytest.MonkeyPatch, anonymous: httpx.Client
+) -> None:
+    from django.db import connection
+
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.users import recovery, services
+    from counterfoil.users.errors import OneTimeTokenInvalid
+
+    assert django_ready is None
+    hashed: list[bool] = []
+
+    def note(_password: str, **_: str) -> str:
+        hashed.append(connection.in_atomic_block)
+        return "!"
+
+    monkeypatch.setattr(services, "hash_password", note)
+    monkeypatch.setattr(recovery, "hash_password", note)
+    account = register(anonymous)
+
+    run_in_thread(services.prepare_password, PASSWORD, user_id=account["id"], name=None)
+    with pytest.raises(OneTimeTokenInvalid):
+        run_in_thread(
+            recovery.reset_password, "cft_unknown", password=PASSWORD, address="192.0.2.1", request_id="req-1"
+        )
+
+    assert hashed == [False]
 
 
 def test_rating_a_password_is_quick_however_it_is_made() -> None:

@@ -206,7 +206,9 @@ def test_of_20_concurrent_uses_of_a_link_one_wins(anonymous: httpx.Client, servi
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(use, range(20)))
 
-    assert sorted(statuses) == [204, *[400] * 19]
+    # 503: more want to hash at once than may. They have used nothing.
+    assert statuses.count(204) == 1
+    assert set(statuses) <= {204, 400, 503}
     wins = statuses.index(204)
     assert sign_in(anonymous, {**account, "password": f"horse battery number {wins}"})["token_type"] == "Bearer"
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
+
 
 class Observer:
     def __init__(self) -> None:
@@ -188,5 +190,45 @@ def test_memory_of_spent_keys_is_bounded() -> None:
             await asyncio.gather(*(limiter.take([hit(f"{batch}-{n}", 1)]) for n in range(500)))
 
         assert len(limiter._spent) <= 10_000  # noqa: SLF001 - the bound is the promise
+
+    run(scenario)
+
+
+def test_after_a_bug_of_the_counting_strict_hits_are_counted_and_the_others_pass() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+
+        class Confused(Store):
+            async def add(self, amounts: Sequence[Any]) -> list[Any]:
+                await super().add(amounts)
+                return []
+
+        limiter, _ = make(clock, Confused(clock))
+        counts = [await limiter.take([hit("s", 2, strict=True), hit("k", 2)]) for _ in range(4)]
+
+        assert [[count.passes for count in pair] for pair in counts] == [[True, True]] * 2 + [[False, True]] * 2
+
+    run(scenario)
+
+
+def test_whoever_hears_nothing_from_the_counting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from counterfoil.infrastructure import rate_limiter
+    from counterfoil.kernel.errors import ServiceUnavailable
+
+    monkeypatch.setattr(rate_limiter, "_THREAD_SECONDS_MAX", 0.01)
+
+    async def scenario() -> None:
+        clock = Clock()
+        store = Store(clock)
+        store.gate.clear()
+        limiter, _ = make(clock, store)
+        rate_limiter.use_limiter(limiter)
+        try:
+            with pytest.raises(ServiceUnavailable):
+                await asyncio.to_thread(rate_limiter.take_in_thread, [hit()])
+        finally:
+            rate_limiter.use_limiter(None)
+            store.gate.set()
+        assert await asyncio.to_thread(rate_limiter.take_in_thread, [hit()]) is None
 
     run(scenario)

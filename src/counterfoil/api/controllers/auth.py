@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from litestar import Controller, Response, post
 
-from counterfoil.api.answers import AnyRequest, accepted, answer, client_address, problems, request_id, write
+from counterfoil.api.answers import (
+    AnyRequest,
+    accepted,
+    answer,
+    client_address,
+    in_hashing_thread,
+    problems,
+    request_id,
+    write,
+)
 from counterfoil.api.middleware.authentication import optional_actor
 from counterfoil.api.schemas.auth import (
     ConfirmEmailIn,
@@ -38,17 +47,19 @@ class AuthController(Controller):
         responses=problems(400, 401, 413, 415, 503),
         permission=PUBLIC,
         credentials="ignored",
-        sync_to_thread=True,
     )
-    def create_token(self, request: AnyRequest, data: TokenIn) -> Response[TokenOut]:
+    async def create_token(self, request: AnyRequest, data: TokenIn) -> Response[TokenOut]:
         """Exchange e-mail address and password for an access token (one hour) and a refresh token (30 days)."""
         address = client_address(request)
-        tokens = run_in_thread(
-            sessions.sign_in,
-            email=data.email,
-            password=data.password,
-            address=address,
-            request_id=request_id(request),
+        tokens = await in_hashing_thread(
+            request,
+            lambda: run_in_thread(
+                sessions.sign_in,
+                email=data.email,
+                password=data.password,
+                address=address,
+                request_id=request_id(request),
+            ),
         )
         return answer(render_tokens(tokens))
 
@@ -110,11 +121,19 @@ class AuthController(Controller):
         responses=problems(400, 413, 415, 503),
         permission=PUBLIC,
         credentials="ignored",
-        sync_to_thread=True,
     )
-    def reset_password(self, request: AnyRequest, data: NewPasswordIn) -> None:
+    async def reset_password(self, request: AnyRequest, data: NewPasswordIn) -> None:
         """Set a new password with the token of the mail; ends every session of the account."""
-        write(lambda: recovery.reset_password(data.token, password=data.password, request_id=request_id(request)))
+        await in_hashing_thread(
+            request,
+            lambda: run_in_thread(
+                recovery.reset_password,
+                data.token,
+                password=data.password,
+                address=client_address(request),
+                request_id=request_id(request),
+            ),
+        )
 
     @post(
         "/email-confirmation",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from litestar import Controller, Response, get, post, put
+from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
 from counterfoil.api.answers import (
@@ -13,6 +15,7 @@ from counterfoil.api.answers import (
     answer,
     client_address,
     if_match,
+    in_hashing_thread,
     next_page,
     open_cursor,
     problems,
@@ -35,7 +38,7 @@ from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import recovery, services, sessions
 from counterfoil.users.errors import ScopeMissing
-from counterfoil.users.permissions import PUBLIC, Permission, Role, may, require, require_person
+from counterfoil.users.permissions import PUBLIC, Actor, Permission, Role, may, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
 
@@ -51,9 +54,8 @@ class UsersController(Controller):
         responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
         permission=PUBLIC,
         credentials="optional",
-        sync_to_thread=True,
     )
-    def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
+    async def create_user(self, request: AnyRequest, data: CreateUserIn) -> Response[UserOut]:
         """Create an account. Anybody may make one for a customer; other roles only an administrator, and no API key.
 
         For a customer an API key needs the scope `users:write`.
@@ -66,23 +68,7 @@ class UsersController(Controller):
                 raise ValidationFailed([{"field": "role", "message": "Only an administrator may set a role."}])
             require(actor, Permission.USERS_WRITE)
             require_person(actor)
-        email = _canonical(data.email)
-
-        def create() -> AboutPerson:
-            user = services.create_user(
-                email=email,
-                name=data.name,
-                password=data.password,
-                role=data.role,
-                actor=actor.principal if actor else "",
-                request_id=request_id(request),
-            )
-            recovery.request_confirmation(user.id)
-            return AboutPerson(render_user(user), user.subject_id)
-
-        # Somebody without an account has no scope for keys but the address that registers.
-        principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
-        return write_once(request, data, create, principal=principal)
+        return await in_hashing_thread(request, lambda: _create(request, data, actor))
 
     @get(
         "/me",
@@ -101,9 +87,8 @@ class UsersController(Controller):
         summary="Change one's own account",
         responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.ACCOUNT_SELF,
-        sync_to_thread=True,
     )
-    def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
+    async def update_me(self, request: AnyRequest, data: UpdateMeIn) -> Response[UserOut]:
         """Change name, password or profile. A new password wants `current_password` and ends every session.
 
         An API key may not set one.
@@ -111,8 +96,12 @@ class UsersController(Controller):
         actor = current_actor(request)
         if data.password is not None:
             require_person(actor)
-            _confirm_password(request, data.current_password)
-        return _update(request, actor.user_id, data)
+            current = data.current_password
+            if current is None:
+                message = "Send your current password with the new one."
+                raise ValidationFailed([{"field": "current_password", "message": message}])
+            await in_hashing_thread(request, lambda: _confirm_password(request, current))
+        return await _update(request, actor.user_id, data)
 
     @get(
         summary="List accounts",
@@ -150,19 +139,42 @@ class UsersController(Controller):
         summary="Change an account",
         responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.USERS_WRITE,
-        sync_to_thread=True,
     )
-    def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
+    async def update_user(self, request: AnyRequest, user_id: UserId, data: UpdateUserIn) -> Response[UserOut]:
         """Change an account, for administrators; an API key may set neither password nor role nor activity."""
         if data.password is not None or data.role is not None or data.is_active is not None:
             require_person(current_actor(request))
-        return _update(request, user_id, data)
+        return await _update(request, user_id, data)
 
 
-def _confirm_password(request: AnyRequest, current: str | None) -> None:
-    if current is None:
-        message = "Send your current password with the new one."
-        raise ValidationFailed([{"field": "current_password", "message": message}])
+def _create(request: AnyRequest, data: CreateUserIn, actor: Actor | None) -> Response[Any]:
+    email = _canonical(data.email)
+    hashed: list[str] = []
+
+    def create() -> AboutPerson:
+        user = services.create_user(
+            email=email,
+            name=data.name,
+            password_hash=hashed[0],
+            role=data.role,
+            actor=actor.principal if actor else "",
+            request_id=request_id(request),
+        )
+        recovery.request_confirmation(user.id)
+        return AboutPerson(render_user(user), user.subject_id)
+
+    # Somebody without an account has no scope for keys but the address that registers.
+    principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
+    return write_once(
+        request,
+        data,
+        create,
+        principal=principal,
+        prepare=lambda: hashed.append(services.hash_password(data.password, email=email, name=data.name)),
+    )
+
+
+def _confirm_password(request: AnyRequest, current: str) -> None:
     run_in_thread(
         sessions.confirm_password,
         current_actor(request).user_id,
@@ -172,7 +184,7 @@ def _confirm_password(request: AnyRequest, current: str | None) -> None:
     )
 
 
-def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) -> Response[Any]:
+async def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) -> Response[Any]:
     values: dict[str, Any] = {
         name: value
         for name in ("name", "password", "role", "is_active")
@@ -180,16 +192,21 @@ def _update(request: AnyRequest, user_id: int, data: UpdateMeIn | UpdateUserIn) 
     }
     if not values and data.profile is None:
         raise ValidationFailed([{"field": "body", "message": "Name at least one field to change."}])
-    user: services.UserRecord = write(
-        lambda: services.update_user(
-            user_id,
-            values=values,
-            profile=None if data.profile is None else data.profile.to_record(),
-            etag=if_match(request),
-            actor=current_actor(request).principal,
-            request_id=request_id(request),
+    if (password := values.get("password")) is not None:
+        values["password"] = await in_hashing_thread(
+            request,
+            lambda: run_in_thread(services.prepare_password, password, user_id=user_id, name=data.name),
         )
+    change = partial(
+        services.update_user,
+        user_id,
+        values=values,
+        profile=None if data.profile is None else data.profile.to_record(),
+        etag=if_match(request),
+        actor=current_actor(request).principal,
+        request_id=request_id(request),
     )
+    user: services.UserRecord = await sync_to_thread(write, change)
     return answer(render_user(user), etag=user.etag)
 
 
