@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
+from accounts import bearer, make_key, register, sign_in
 
 from conftest import Service
 
@@ -142,6 +144,19 @@ def test_security_RL_01_strangers_are_counted_by_address_and_a_forged_one_does_n
             ]
 
     assert (passed, refused) == ([201] * 2, [429] * 3)
+
+
+def test_security_RL_01_one_key_uses_half_of_what_its_account_may(serve: Serve, admin: httpx.Client) -> None:
+    account = register(admin, role="support")
+    keys = [make_key(admin, account["id"], "orders:read")["key"] for _ in range(2)]
+
+    with serve(COUNTERFOIL_LIMIT_READ="10/3600") as service, service.client() as client:
+        answers = [[client.get(ORDERS, headers=bearer(key)) for _ in range(6)] for key in keys]
+        person = client.get(ORDERS, headers=bearer(sign_in(admin, account)["access_token"]))
+
+    assert [[answer.status_code for answer in used] for used in answers] == [[200] * 5 + [429]] * 2
+    assert (answers[0][0].headers["ratelimit-limit"], answers[0][0].headers["ratelimit-remaining"]) == ("5", "4")
+    assert person.status_code == 429
 
 
 def test_security_RL_01_a_customer_who_registers_others_is_counted_by_address(

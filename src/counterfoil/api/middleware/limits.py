@@ -86,7 +86,8 @@ def find_hits(route: RouteClass, actor: Actor | None, address: str) -> list[Hit]
         return [Hit(f"{route}:address:{hash_address(address)}", limit, seconds, strict=strict)]
     hits = [Hit(f"{route}:{actor.principal}", limit, seconds, strict=strict)]
     if (key_id := getattr(actor, "key_id", None)) is not None:
-        hits.append(Hit(f"{route}:key:{key_id}", limit, seconds, strict=strict))
+        share = max(limit * settings.COUNTERFOIL.counterfoil_limit_key_percent // 100, 1)
+        hits.append(Hit(f"{route}:key:{key_id}", share, seconds, strict=strict))
     if route is RouteClass.LOOK_UP:
         hits.append(Hit(f"{route}:address:{hash_address(address)}", limit, seconds, strict=strict))
     return hits
