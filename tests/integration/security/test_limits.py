@@ -193,6 +193,35 @@ def test_security_RL_01_wrong_credentials_are_limited_and_right_ones_from_the_sa
     assert right.status_code == 200
 
 
+def test_security_RL_01_past_the_limit_of_wrong_credentials_no_unknown_key_is_looked_up(
+    serve: Serve, admin: httpx.Client, make_token: Callable[..., str], database_url: str
+) -> None:
+    account = int(register(admin, role="support")["id"])
+    known, fresh = (make_key(admin, account, "orders:read")["key"] for _ in range(2))
+    forget_limits(database_url)
+
+    with serve(COUNTERFOIL_LIMIT_REFUSED="3/3600") as service, service.client() as client:
+        before = client.get(ORDERS, headers=bearer(known))
+        wrong = [client.get(ORDERS, headers=bearer(f"cfk_{secrets.token_hex(20)}")).status_code for _ in range(6)]
+        # It would be let in, had it been looked up.
+        unknown = client.get(ORDERS, headers=bearer(fresh))
+        again, token = (client.get(ORDERS, headers=bearer(text)) for text in (known, make_token()))
+
+    assert wrong == [401] * 3 + [429] * 3
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (429, "RATE_LIMITED")
+    assert (before.status_code, again.status_code, token.status_code) == (200, 200, 200)
+
+
+def test_security_RL_01_an_error_of_a_limited_route_is_counted_and_shows_the_limit(
+    serve: Serve, make_token: Callable[..., str]
+) -> None:
+    with serve(COUNTERFOIL_LIMIT_READ="2/3600") as service, service.client(make_token()) as client:
+        answers = [client.get(path) for path in (f"{ORDERS}/{2**62}", f"{ORDERS}?cursor=x", f"{ORDERS}/{2**62}")]
+
+    assert [answer.status_code for answer in answers] == [404, 400, 429]
+    assert [answer.headers.get("ratelimit-remaining") for answer in answers] == ["1", "0", "0"]
+
+
 def test_security_RL_05_without_redis_nothing_fails_and_registration_stays_limited_over_all_processes(
     serve: Serve,
     make_token: Callable[..., str],
