@@ -69,7 +69,7 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Counterfoil",
         version=__version__,
-        description="Orders that are never oversold and never lost. Every answer has `RateLimit-Limit`, "
+        description="Orders that are never oversold and never lost. Every limited answer has `RateLimit-Limit`, "
         "`RateLimit-Remaining` and `RateLimit-Reset`.",
         path="/docs",
         servers=[Server(url="/")],

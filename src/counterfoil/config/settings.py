@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     counterfoil_limit_look_up: str = Field("10/60", description="Tries of a code that can be guessed, per caller.")
     counterfoil_limit_admin: str = Field("600/60", description="Administration of accounts and keys, per account.")
     counterfoil_limit_service: str = Field("60000/60", description="Reads and changes per account of role service.")
+    counterfoil_limit_key_percent: int = Field(
+        50, ge=1, le=100, description="What one API key may use of its account's limits; 100: all of them."
+    )
     counterfoil_limit_console: str = Field("600/60", description="Pages of the console per address.")
     counterfoil_limit_refused: str = Field("60/60", description="Wrong or missing credentials per address.")
     counterfoil_limit_sign_in_failures: str = Field("30/900", description="Wrong passwords per address.")

@@ -142,6 +142,10 @@ class RateLimiter:
             self._writer = loop.create_task(self._write_until_empty())
         return future
 
+    def is_spent(self, key: str) -> bool:
+        """Tell whether this process remembers a key as spent, without counting anything."""
+        return self._spent.get(key, 0.0) > self._clock()
+
     async def warm_up(self) -> None:
         """Look at the stores once, so that the first request does not pay for connecting."""
         nothing = [Amount("warm-up", 0, 1)]

@@ -84,6 +84,10 @@ class AccessControl:
             raise TokenInvalid
         return actor
 
+    def knows_key(self, text: str) -> bool:
+        """Tell whether this process has seen this API key before."""
+        return text in self._keys
+
     async def watch(self) -> None:
         """Read new revocations every second, and write down which keys were used, until cancelled."""
         away = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -135,6 +137,38 @@ def test_the_page_for_people_loads_nothing_from_elsewhere(anonymous: httpx.Clien
     assert 'PACKAGE_VERSION:"5.' in anonymous.get("/docs/assets/swagger-ui-bundle.js").text
     style_and_script = anonymous.get("/docs/assets/swagger-ui.css").text
     assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", style_and_script) == []
+
+
+@pytest.mark.usefixtures("django_ready")
+def test_the_probe_asks_the_database_once_a_second_for_everybody() -> None:
+    from counterfoil.api.controllers.operations import Probe
+
+    class Pool:
+        asked = 0
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[Any]:
+            self.asked += 1
+            await asyncio.sleep(0)
+            if self.asked == 2:
+                raise TimeoutError
+            yield self
+
+        async def execute(self, _: str) -> None:
+            """Answer."""
+
+    async def scenario() -> None:
+        now, pool = 100.0, Pool()
+        probe = Probe(pool, clock=lambda: now)  # type: ignore[arg-type]
+        first = await asyncio.gather(*(probe.answers() for _ in range(50)))
+        now += 0.9
+        first.append(await probe.answers())
+        now += 0.1
+        second = await asyncio.gather(*(probe.answers() for _ in range(50)))
+
+        assert (set(first), set(second), pool.asked) == ({True}, {False}, 2)
+
+    asyncio.run(scenario())
 
 
 # ---------------------------------------------------------------- console

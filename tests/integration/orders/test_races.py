@@ -309,7 +309,7 @@ def test_a_database_that_dies_is_a_503_and_the_service_recovers_by_itself(
                 refusals = list(threads.map(lambda call: call(), calls))
             assert [answer.status_code for answer in refusals] == [503] * len(calls)
             assert [answer.headers["retry-after"] for answer in refusals] == ["1"] * len(calls)
-            assert client.get("/readyz").status_code == 503
+            wait_until(lambda: client.get("/readyz").status_code == 503)  # asked once a second
             assert client.get("/livez").status_code == 200
 
             postgres.start()

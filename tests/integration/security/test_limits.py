@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
+from accounts import bearer, make_key, register, sign_in
 
 from conftest import Service
 
@@ -144,6 +146,19 @@ def test_security_RL_01_strangers_are_counted_by_address_and_a_forged_one_does_n
     assert (passed, refused) == ([201] * 2, [429] * 3)
 
 
+def test_security_RL_01_one_key_uses_half_of_what_its_account_may(serve: Serve, admin: httpx.Client) -> None:
+    account = register(admin, role="support")
+    keys = [make_key(admin, account["id"], "orders:read")["key"] for _ in range(2)]
+
+    with serve(COUNTERFOIL_LIMIT_READ="10/3600") as service, service.client() as client:
+        answers = [[client.get(ORDERS, headers=bearer(key)) for _ in range(6)] for key in keys]
+        person = client.get(ORDERS, headers=bearer(sign_in(admin, account)["access_token"]))
+
+    assert [[answer.status_code for answer in used] for used in answers] == [[200] * 5 + [429]] * 2
+    assert (answers[0][0].headers["ratelimit-limit"], answers[0][0].headers["ratelimit-remaining"]) == ("5", "4")
+    assert person.status_code == 429
+
+
 def test_security_RL_01_a_customer_who_registers_others_is_counted_by_address(
     serve: Serve, make_token: Callable[..., str], nothing_written: Unchanged, database_url: str
 ) -> None:
@@ -176,6 +191,35 @@ def test_security_RL_01_wrong_credentials_are_limited_and_right_ones_from_the_sa
     assert [answer.status_code for answer in wrong] == [401, 401, 401, 429, 429]
     assert wrong[0].headers["ratelimit-remaining"] == "2"
     assert right.status_code == 200
+
+
+def test_security_RL_01_past_the_limit_of_wrong_credentials_no_unknown_key_is_looked_up(
+    serve: Serve, admin: httpx.Client, make_token: Callable[..., str], database_url: str
+) -> None:
+    account = int(register(admin, role="support")["id"])
+    known, fresh = (make_key(admin, account, "orders:read")["key"] for _ in range(2))
+    forget_limits(database_url)
+
+    with serve(COUNTERFOIL_LIMIT_REFUSED="3/3600") as service, service.client() as client:
+        before = client.get(ORDERS, headers=bearer(known))
+        wrong = [client.get(ORDERS, headers=bearer(f"cfk_{secrets.token_hex(20)}")).status_code for _ in range(6)]
+        # It would be let in, had it been looked up.
+        unknown = client.get(ORDERS, headers=bearer(fresh))
+        again, token = (client.get(ORDERS, headers=bearer(text)) for text in (known, make_token()))
+
+    assert wrong == [401] * 3 + [429] * 3
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (429, "RATE_LIMITED")
+    assert (before.status_code, again.status_code, token.status_code) == (200, 200, 200)
+
+
+def test_security_RL_01_an_error_of_a_limited_route_is_counted_and_shows_the_limit(
+    serve: Serve, make_token: Callable[..., str]
+) -> None:
+    with serve(COUNTERFOIL_LIMIT_READ="2/3600") as service, service.client(make_token()) as client:
+        answers = [client.get(path) for path in (f"{ORDERS}/{2**62}", f"{ORDERS}?cursor=x", f"{ORDERS}/{2**62}")]
+
+    assert [answer.status_code for answer in answers] == [404, 400, 429]
+    assert [answer.headers.get("ratelimit-remaining") for answer in answers] == ["1", "0", "0"]
 
 
 def test_security_RL_05_without_redis_nothing_fails_and_registration_stays_limited_over_all_processes(

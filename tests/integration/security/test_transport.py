@@ -135,6 +135,7 @@ def test_security_HT_02_a_page_over_plain_http_is_sent_to_the_public_address(pro
 def test_probes_are_answered_by_address_and_without_https(production: Service) -> None:
     with production.client() as client:
         assert [client.get(path).status_code for path in ("/livez", "/readyz")] == [200, 200]
+        assert client.get("/startupz").status_code == 421  # no route of ours: no exemption
 
 
 def test_security_HT_07_a_forwarding_header_from_anybody_but_the_proxy_is_not_believed(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -23,7 +25,26 @@ from counterfoil.users.permissions import PUBLIC, Permission
 
 # Ready means that PostgreSQL answers within 500 ms.
 _READY_SECONDS = 0.5
+_PROBE_SECONDS = 1.0
 _NOT_READY = {503: ResponseSpec(dict[str, str], description="Not ready", generate_examples=False)}
+
+
+class Probe:
+    """Asks PostgreSQL for everybody who wants to know within a second: the route has no limit and no credentials."""
+
+    def __init__(self, pool: psycopg_pool.AsyncConnectionPool[Any], *, clock: Callable[[], float]) -> None:
+        """Take the pool to ask through; `clock` counts seconds."""
+        self._pool = pool
+        self._clock = clock
+        self._asked_at = float("-inf")
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def answers(self) -> bool:
+        """Tell whether the database answers, or did within the last second."""
+        if self._asking is None or self._clock() - self._asked_at >= _PROBE_SECONDS:
+            self._asked_at = self._clock()
+            self._asking = asyncio.create_task(_database_answers(self._pool))
+        return await asyncio.shield(self._asking)
 
 
 class OperationsController(Controller):
@@ -38,9 +59,13 @@ class OperationsController(Controller):
 
     @get("/readyz", summary="Can it take requests?", permission=PUBLIC, credentials="ignored", responses=_NOT_READY)
     async def ready(self, request: AnyRequest) -> Response[dict[str, str]]:
-        """Answer 200 when PostgreSQL answers within 500 ms, keys are loaded and nothing is shutting down, else 503."""
+        """Answer 200 when PostgreSQL answers within 500 ms, keys are loaded and nothing is shutting down, else 503.
+
+        PostgreSQL is asked once a second at most.
+        """
         state = request.app.state
-        ready = not state.draining and keys_are_loaded() and await _database_answers(state.hot.pool)
+        probe: Probe = state.setdefault("probe", Probe(state.hot.pool, clock=time.monotonic))
+        ready = not state.draining and keys_are_loaded() and await probe.answers()
         return Response({"status": "ok" if ready else "unavailable"}, status_code=200 if ready else 503)
 
     @get(

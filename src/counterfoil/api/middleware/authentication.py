@@ -13,8 +13,9 @@ from litestar import Request
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from counterfoil.users.access import KEY_PREFIX
-from counterfoil.users.errors import CredentialsMissing
+from counterfoil.api.middleware.limits import is_spent
+from counterfoil.users.access import KEY_PREFIX, AccessControl
+from counterfoil.users.errors import ApiKeyInvalid, CredentialsMissing
 from counterfoil.users.permissions import PUBLIC, Actor, require
 
 # Nothing of ours is longer; what is, is not looked at.
@@ -62,8 +63,11 @@ async def _find_actor(scope: Scope) -> Actor | None:
                 raise CredentialsMissing
     if given is None:
         return None
-    actor: Actor = await scope["litestar_app"].state.access.authenticate(given)
-    return actor
+    access: AccessControl = scope["litestar_app"].state.access
+    # A guesser's keys cost no look-up in the database; what is known already passes from the same address.
+    if given.startswith(KEY_PREFIX) and not access.knows_key(given) and is_spent(scope):
+        raise ApiKeyInvalid
+    return await access.authenticate(given)
 
 
 def current_actor(request: Request[Any, Any, Any]) -> Actor:

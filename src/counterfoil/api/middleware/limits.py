@@ -86,7 +86,8 @@ def find_hits(route: RouteClass, actor: Actor | None, address: str) -> list[Hit]
         return [Hit(f"{route}:address:{hash_address(address)}", limit, seconds, strict=strict)]
     hits = [Hit(f"{route}:{actor.principal}", limit, seconds, strict=strict)]
     if (key_id := getattr(actor, "key_id", None)) is not None:
-        hits.append(Hit(f"{route}:key:{key_id}", limit, seconds, strict=strict))
+        share = max(limit * settings.COUNTERFOIL.counterfoil_limit_key_percent // 100, 1)
+        hits.append(Hit(f"{route}:key:{key_id}", share, seconds, strict=strict))
     if route is RouteClass.LOOK_UP:
         hits.append(Hit(f"{route}:address:{hash_address(address)}", limit, seconds, strict=strict))
     return hits
@@ -112,6 +113,12 @@ def limit_strangers(app: ASGIApp) -> ASGIApp:
     return limited
 
 
+def is_spent(scope: Scope) -> bool:
+    """Tell whether this process knows that the caller's address has sent wrong credentials too often."""
+    [hit] = find_hits(RouteClass.REFUSED, None, scope["state"]["client_address"])
+    return _limiter(scope).is_spent(hit.key)
+
+
 def limit_callers(app: ASGIApp) -> ASGIApp:
     """Wrap a route whose caller is known: count the request, and refuse it when a limit is spent.
 
@@ -126,7 +133,12 @@ def limit_callers(app: ASGIApp) -> ASGIApp:
             return
         counting = _limiter(scope).take(find_hits(route, scope["state"].get("actor"), scope["state"]["client_address"]))
         if method == "GET" and not counting.done():
-            await app(scope, receive, _after(counting, scope, route, send))
+            try:
+                await app(scope, receive, _after(counting, scope, route, send))
+            except Exception:  # answered further out, with the same headers and within the same limit
+                if "limit" not in scope["state"]:
+                    _admit(scope, route, await counting)
+                raise
         else:
             _admit(scope, route, await counting)
             await app(scope, receive, send)

@@ -27,7 +27,7 @@ HEADERS_MAX: Final = 64
 HEADER_BYTES_MAX: Final = 32_768
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Asked by machines that know the process by its address only.
-_PROBES: Final = frozenset({"/livez", "/readyz", "/startupz"})
+_PROBES: Final = frozenset({"/livez", "/readyz"})
 _PAGES: Final = ("/console", "/docs")
 _HOST: Final = re.compile(rb"([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 # Decoded once, no address of ours has any of these; decoded again, they lead out of a folder of static files.
