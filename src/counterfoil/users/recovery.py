@@ -188,7 +188,12 @@ def _send(wish: Wish, token: str) -> None:
         return
     with _job("job:send-mails"):
         recovery_repositories.mark_sent(wish.id, life_seconds=life)
-    log.info("mail.sent", template=wish.purpose, mail=str(wish.id), attempt=wish.attempts)
+    log.info(
+        "mail.sent" if settings.EMAIL_HOST else "mail.written",
+        template=wish.purpose,
+        mail=str(wish.id),
+        attempt=wish.attempts,
+    )
 
 
 def _postpone(wish: Wish, error: str) -> None:
