@@ -26,6 +26,7 @@ from counterfoil.api.errors import EXCEPTION_HANDLERS
 from counterfoil.api.middleware.authentication import authenticate
 from counterfoil.api.middleware.limits import limit_callers, limit_strangers
 from counterfoil.api.page import DescriptionPage, make_assets_router
+from counterfoil.api.queries import refuse_unknown_query
 from counterfoil.api.route_table import list_routes
 
 
@@ -46,7 +47,7 @@ def make_api(
             OperationsController,
         ],
         # From the outside in.
-        middleware=[limit_strangers, authenticate, limit_callers, check_query],
+        middleware=[limit_strangers, authenticate, limit_callers, refuse_unknown_query, check_query],
         request_class=ApiRequest,
     )
     app = Litestar(

@@ -12,6 +12,8 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Scope, Send
 
+from counterfoil.api.schemas.sentences import rephrase
+from counterfoil.api.schemas.validation import choices_of
 from counterfoil.infrastructure.database import translate_database_error
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from counterfoil.kernel.errors import (
@@ -54,7 +56,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 HTTP_FAILURES: Final = {
     400: (
         "MALFORMED_REQUEST",
-        "The request cannot be read; check the header Host, and that the body is valid JSON in UTF-8.",
+        "The body is missing or is not valid JSON in UTF-8.",
     ),
     401: ("CREDENTIALS_MISSING", "Send an access token in the header `Authorization: Bearer …`."),
     403: ("HTTPS_REQUIRED", "Use https; a token that was sent over plain HTTP should be replaced."),
@@ -66,6 +68,8 @@ HTTP_FAILURES: Final = {
     421: ("MISDIRECTED_HOST", "This service does not answer for the host that was asked for."),
     431: ("HEADERS_TOO_LARGE", "The request has more than 64 headers or 32 KB of them."),
 }
+# Before there is a body to look at, only the header Host is malformed.
+_HOST_MALFORMED: Final = ("MALFORMED_REQUEST", "The header Host is missing, repeated or not a host's name.")
 
 
 def status_of(error: type[DomainError]) -> int:
@@ -138,7 +142,7 @@ def _note_refusal(request: Request[Any, Any, Any], error: DomainError) -> None:
 def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Answer a failure that Litestar found: a bad body or parameter, an unknown route, a method not taken."""
     status = error.status_code
-    if status == HTTPStatus.BAD_REQUEST and (problems := _parameter_problems(error)):
+    if status == HTTPStatus.BAD_REQUEST and (problems := _parameter_problems(request, error)):
         return handle_domain_error(request, ValidationFailed(problems))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return handle_bug(request, error)
@@ -153,7 +157,7 @@ async def refuse(send: Send, scope: Scope, status: int, *headers: tuple[bytes, b
     """Answer a failure of HTTP itself before Litestar has seen the request; 308 sends elsewhere, without a body."""
     body, sent = b"", [*headers]
     if status != HTTPStatus.PERMANENT_REDIRECT:
-        code, message = HTTP_FAILURES[status]
+        code, message = _HOST_MALFORMED if status == HTTPStatus.BAD_REQUEST else HTTP_FAILURES[status]
         request_id = scope["state"]["request_id"]
         body = problem_body(status=status, code=code, message=message, details={}, request_id=request_id)
         sent.append((b"content-type", PROBLEM_TYPE.encode()))
@@ -171,14 +175,25 @@ def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[by
     return _problem(request, 500, "INTERNAL_ERROR", message, {}, {})
 
 
-def _parameter_problems(error: HTTPException) -> list[dict[str, str]]:
+def _parameter_problems(request: Request[Any, Any, Any], error: HTTPException) -> list[dict[str, str]]:
     """Name every offending parameter, from Litestar's own list; bodies name theirs themselves."""
     extra = error.extra if isinstance(error, ValidationException) else None
     return [
-        {"field": str(entry.get("key", "")), "message": str(entry.get("message", ""))}
+        {"field": (name := str(entry.get("key", ""))), "message": _parameter_sentence(request, name, entry)}
         for entry in (extra if isinstance(extra, list) else [])
         if isinstance(entry, dict) and entry.get("source") not in {None, "body"}
     ]
+
+
+def _parameter_sentence(request: Request[Any, Any, Any], name: str, entry: dict[str, Any]) -> str:
+    """Say what is wrong with a parameter in the words that a field of a body gets."""
+    message = str(entry.get("message", ""))
+    field = request.route_handler.parsed_fn_signature.parameters.get(name)
+    if field is None:
+        return rephrase(message)
+    rules = field.kwarg_definition
+    bounds = (getattr(rules, "ge", None), getattr(rules, "le", None))
+    return rephrase(message, allowed=choices_of(field.annotation), bounds=bounds)
 
 
 EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {

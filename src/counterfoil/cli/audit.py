@@ -27,7 +27,10 @@ _NO_KEY = (
     " --key."
 )
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Data directory of `counterfoil up`, when DATABASE_URL is not set.")
+    Path | None,
+    typer.Option(
+        "--data", help="Data directory of `counterfoil up`: its database unless DATABASE_URL is set, its anchors."
+    ),
 ]
 app = typer.Typer(
     name="audit", help="Verify the audit trail, and sign where it ends.", no_args_is_help=True, add_completion=False
@@ -40,7 +43,7 @@ def verify(
     anchor: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File or directory of anchors; repeatable. By default COUNTERFOIL_ANCHOR_DIR or DATA/anchors."
+            help="File or directory of anchors; repeatable. By default COUNTERFOIL_ANCHOR_DIR, else DATA/anchors."
         ),
     ] = None,
     key: Annotated[
@@ -78,14 +81,14 @@ def write(
     data: DataOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory, or file to append to. By default COUNTERFOIL_ANCHOR_DIR or DATA/anchors."),
+        typer.Option(help="Directory, or file to append to. By default COUNTERFOIL_ANCHOR_DIR, else DATA/anchors."),
     ] = None,
 ) -> None:
     """Sign where the chain ends now and write it outside of the database; keep it on another machine.
 
     Needs COUNTERFOIL_SECRET, from which the key is derived.
     """
-    target = out or Path(os.environ.get("COUNTERFOIL_ANCHOR_DIR") or (data or DEFAULT_DATA) / "anchors")
+    target = out or _anchor_directory(data)
     _use_secret(data)
     use_database(data)
     from counterfoil.infrastructure.audit import seal_entries
@@ -103,15 +106,15 @@ def write(
 
 
 def _anchor_sources(data: Path | None, given: list[Path] | None) -> list[Path]:
-    """Return where to look for anchors; those of `up` only when it is its database that is looked at."""
+    """Return where to look for anchors: what was named, else the directory that `anchor` writes to, if it exists."""
     if given:
         return given
-    if directory := os.environ.get("COUNTERFOIL_ANCHOR_DIR"):
-        return [Path(directory)]
-    if data is None and os.environ.get("DATABASE_URL"):
-        return []
-    default = (data or DEFAULT_DATA) / "anchors"
-    return [default] if default.is_dir() else []
+    directory = _anchor_directory(data)
+    return [directory] if directory.is_dir() or os.environ.get("COUNTERFOIL_ANCHOR_DIR") else []
+
+
+def _anchor_directory(data: Path | None) -> Path:
+    return Path(os.environ.get("COUNTERFOIL_ANCHOR_DIR") or (data or DEFAULT_DATA) / "anchors")
 
 
 def _use_secret(data: Path | None) -> None:

@@ -118,6 +118,8 @@ def _database_errors() -> Iterator[None]:
             " What was loaded so far stays; repeat the command to complete it."
         ) from error
     except db.ProgrammingError as error:
+        if "counterfoil_keys." in str(error):
+            raise  # the key store's, which `main` tells
         raise TerminalError("This database has no schema of ours; run `counterfoil migrate` on it first.") from error
     finally:
         db.connections.close_all()

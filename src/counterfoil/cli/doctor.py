@@ -73,11 +73,13 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
         _check_python,
         _check_settings,
         _check_door,
+        _check_mail,
         _check_master_keys,
         _check_binaries,
         lambda: _check_directory(data),
         lambda: _check_service(data, port),
         lambda: _check_database(data),
+        lambda: _check_key_store(data),
     ]
 
 
@@ -150,6 +152,24 @@ def _find_limits(values: Any) -> Finding:
     finally:
         client.close()
     return Finding("Rate limits", "ok", f"counted in Redis{factor}")
+
+
+def _check_mail() -> Iterator[Finding]:
+    """Tell whether mails leave this machine."""
+    try:
+        set_up_django()
+    except TerminalError:
+        return
+    from django.conf import settings
+
+    values = settings.COUNTERFOIL
+    if settings.EMAIL_HOST:
+        yield Finding("Mail", "ok", f"sent by {settings.EMAIL_HOST}, port {settings.EMAIL_PORT}")
+    elif values.counterfoil_demo:
+        yield Finding("Mail", "ok", f"demo mode: written to files in {values.counterfoil_outbox_dir}")
+    else:
+        found = f"written to files in {values.counterfoil_outbox_dir}, nobody gets them"
+        yield Finding("Mail", "note", found, "Set COUNTERFOIL_MAIL_URL to a mail server.")
 
 
 def _check_master_keys() -> Iterator[Finding]:
@@ -242,6 +262,52 @@ def _check_database(data: Path) -> Iterator[Finding]:
     except psycopg.Error as error:
         sentence = str(error).strip().splitlines()[0]
         yield Finding("Database", "wrong", sentence, "Check DATABASE_URL, that the server runs and lets you in.")
+
+
+def _check_key_store(data: Path) -> Iterator[Finding]:
+    """Look whether the keys of people are where this installation looks for them, and whether the file opens them."""
+    own = not os.environ.get("DATABASE_URL")
+    try:
+        service = locate_service(data) if own else None
+    except TerminalError:
+        return  # no database, which is told already
+    url = os.environ.get("COUNTERFOIL_KEYS_URL") or (service.keys_url if service else "")
+    url = url or (service.database_url if service else os.environ["DATABASE_URL"])
+    file = os.environ.get("COUNTERFOIL_MASTER_KEYS_FILE") or (service.master_keys_file if service else "")
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            yield _look_at_keys(connection, file)
+    except psycopg.Error as error:
+        sentence = str(error).strip().splitlines()[0]
+        yield Finding("Key store", "wrong", sentence, "Check COUNTERFOIL_KEYS_URL, or DATABASE_URL when it is empty.")
+
+
+def _look_at_keys(connection: Any, file: str) -> Finding:
+    from counterfoil.infrastructure.master_keys import MasterKeyFileError, read_file
+
+    where = f"database {connection.info.dbname} of {connection.info.host or 'this machine'}"
+    if connection.execute("SELECT to_regclass('counterfoil_keys.named_keys')").fetchone()[0] is None:
+        advice = "Run `counterfoil migrate`, or set COUNTERFOIL_KEYS_URL to the database that has them."
+        return Finding("Key store", "wrong", f"{where} has no tables of keys", advice)
+    rows = connection.execute(
+        "SELECT encode(master_key, 'hex'), count(*) FROM (SELECT master_key FROM counterfoil_keys.data_keys"
+        " UNION ALL SELECT master_key FROM counterfoil_keys.named_keys) AS k GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    total = sum(count for _, count in rows)
+    if not file:
+        advice = "Set COUNTERFOIL_MASTER_KEYS_FILE to the file that they need."
+        return Finding("Key store", "note", f"{where}, {total:,} keys; no file to open them with", advice)
+    try:
+        known = {key.id.hex() for key in read_file(Path(file))}
+    except MasterKeyFileError:
+        known = set()
+    if missing := [key_id for key_id, _ in rows if key_id not in known]:
+        advice = "Put this master key back into the file of COUNTERFOIL_MASTER_KEYS_FILE, or name the right file."
+        found = f"{where} needs master key {', '.join(missing)}, which is not in the file"
+        return Finding("Key store", "wrong", found, advice)
+    return Finding("Key store", "ok", f"{where}, {total:,} keys, the file opens all of them")
 
 
 def _look_into(connection: Any) -> Iterator[Finding]:

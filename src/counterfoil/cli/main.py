@@ -39,6 +39,11 @@ app = typer.Typer(
 _RUN: Final = "Run"
 _PROVE: Final = "Prove"
 _OPERATE: Final = "Operate"
+# SQLSTATE, so that nothing of Django or psycopg is loaded for `--help`.
+_UNDEFINED_TABLE: Final = "42P01"
+_NO_KEY_STORE: Final = (
+    "The key store has no tables; run `counterfoil migrate`, or set COUNTERFOIL_KEYS_URL to the database that has them."
+)
 
 app.command(rich_help_panel=_RUN)(up.up)
 app.command(rich_help_panel=_RUN)(processes.serve)
@@ -79,6 +84,17 @@ def main() -> None:
     except DomainError as error:
         _complain(error.message)
         sys.exit(EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_FAILED)
+    except Exception as error:
+        if not _lacks_key_store(error):
+            raise
+        _complain(_NO_KEY_STORE)
+        sys.exit(EXIT_FAILED)
+
+
+def _lacks_key_store(error: Exception) -> bool:
+    """Tell whether a statement asked for a table of the key store where there is none."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) == _UNDEFINED_TABLE and "counterfoil_keys." in str(cause)
 
 
 def _complain(sentence: str) -> None:

@@ -17,10 +17,13 @@ from rich.console import Console
 from counterfoil.cli.service import (
     TerminalError,
     act_as_application,
+    claim_port,
     require_database,
+    require_free_port,
     require_master_keys,
     require_role,
     set_up_django,
+    unusable_port,
     use_database,
     use_owner,
 )
@@ -46,9 +49,7 @@ def serve(
 
     if parent is not None:
         die_with_parent(parent=parent)
-    for name in ("DATABASE_URL", "COUNTERFOIL_SECRET"):
-        if not os.environ.get(name):
-            raise TerminalError(f"{name} is not set; `serve` needs it. `counterfoil up` starts everything by itself.")
+    _require_set("serve", "DATABASE_URL", "COUNTERFOIL_SECRET")
     act_as_application()
     set_up_django()
     from django.conf import settings
@@ -61,7 +62,22 @@ def serve(
     require_role()
     require_master_keys()
     os.environ["COUNTERFOIL_SERVE_PID"] = str(os.getpid())
-    _serve(address, port or values.counterfoil_port, processes=values.counterfoil_web_processes)
+    port = port or values.counterfoil_port
+    require_free_port(address, port)
+    # Two that start at the same moment both find it free.
+    with claim_port(f"serve-{address}", port):
+        try:
+            _serve(address, port, processes=values.counterfoil_web_processes)
+        except OSError as error:
+            raise unusable_port(port, error) from error
+
+
+def _require_set(command: str, *names: str) -> None:
+    for name in names:
+        if not os.environ.get(name):
+            raise TerminalError(
+                f"{name} is not set; `{command}` needs it. `counterfoil up` starts everything by itself."
+            )
 
 
 def _serve(host: str, port: int, *, processes: int) -> None:
@@ -124,6 +140,7 @@ def work(
 
     if parent is not None:
         die_with_parent(parent=parent)
+    _require_set("work", "DATABASE_URL")
     act_as_application()
     use_database()
     require_role()
@@ -145,7 +162,8 @@ def migrate(data: DataOption = None) -> None:
     use_owner()
     use_database(data)
     done = run_migrations(lambda name: console.print(f"  applied {name}"))
-    console.print("The schema is up to date." if done.applied == 0 else f"{done.applied} migrations applied.")
+    noun = "migration" if done.applied == 1 else "migrations"
+    console.print("The schema is up to date." if done.applied == 0 else f"{done.applied} {noun} applied.")
     if done.people_erased:
         console.print(f"{done.people_erased} people erased again, whom a restored backup had brought back.")
 
@@ -173,7 +191,8 @@ def run_migrations(on_applied: Callable[[str], None]) -> Migrated:
 
     def progress(action: str, migration: Any = None, fake: bool | None = None, /) -> None:  # noqa: ARG001 - Django's signature
         nonlocal applied
-        if action == "apply_success":
+        # Django's own tables come with ours; `doctor` counts the same.
+        if action == "apply_success" and migration.app_label == "counterfoil":
             applied += 1
             on_applied(str(migration))
 

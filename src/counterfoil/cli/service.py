@@ -76,6 +76,31 @@ def claim_port(role: str, port: int) -> Iterator[None]:
         ) from error
 
 
+def require_free_port(host: str, port: int, *, example: str = "") -> None:
+    """Try to bind an address as the only one; raises TerminalError when something else has it, or it is not ours.
+
+    The web server itself shares its socket (SO_REUSEPORT), so it would share a port with another service in silence.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As the server does: a port in TIME_WAIT is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise unusable_port(port, error, example=example) from error
+
+
+def unusable_port(port: int, error: Exception, *, example: str = "") -> TerminalError:
+    """Return the sentence about a port that nobody can listen on."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return TerminalError(
+        f"Port {port} cannot be used ({reason}); stop what uses it, or choose another one with --port{example}."
+    )
+
+
 def service_file(data: Path) -> Path:
     """Return where `up --data DIR` writes about itself."""
     return data / _FILE
@@ -175,10 +200,27 @@ def require_master_keys() -> None:
     try:
         check_master_keys()
     except MasterKeyFileError as error:
-        raise TerminalError(
-            f"{str(error)[:1].upper()}{str(error)[1:]}; `counterfoil keys rotate --new` makes a good one, and"
-            " COUNTERFOIL_MASTER_KEYS_FILE names it."
-        ) from error
+        raise TerminalError(f"{str(error)[:1].upper()}{str(error)[1:]}; {_master_keys_hint()}.") from error
+
+
+def _master_keys_hint() -> str:
+    """Say what to do about a file of master keys that cannot be used: a new key opens nothing that is sealed."""
+    from django.conf import settings
+
+    name = settings.COUNTERFOIL.counterfoil_master_keys_file
+    if not name:
+        return "set it to the file of master keys; for a new installation `counterfoil keys rotate --new` makes one"
+    path = Path(name)
+    if not path.exists():
+        return (
+            "correct COUNTERFOIL_MASTER_KEYS_FILE or restore the file; only where nothing is sealed yet,"
+            " `counterfoil keys rotate --new` makes one"
+        )
+    if path.is_file() and path.stat().st_mode & 0o077:
+        return f"run: chmod 600 {path}"
+    if not os.access(path, os.R_OK):
+        return "let the user of this process own the file"
+    return "restore the file from your vault; a new key cannot open what the old one has sealed"
 
 
 def _require_listener(database_url: str, path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from counterfoil.cli.service import (
     ServiceInfo,
     TerminalError,
     claim_port,
+    require_free_port,
     require_master_keys,
     service_file,
     set_up_django,
@@ -57,7 +57,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        _require_free_port(port)
+        require_free_port("127.0.0.1", port, example=', for example: make up ARGS="--port 8001"')
         stack.enter_context(claim_port("up", port))
         given = os.environ.get("DATABASE_URL", "")
         postgres = _start_postgres(data, stack)
@@ -70,31 +70,18 @@ def up(
         login = {"DATABASE_URL": given} if postgres is None else _application_login(postgres)
         children = [_start(stack, data, login, "serve", "--port", str(port)), _start(stack, data, login, "work")]
         with console.status("Starting the service"):
-            _wait_until_ready(children[0], port)
+            _wait_until_ready(children[0], port, data / "logs" / "serve.log")
         stack.callback(service_file(data).unlink, missing_ok=True)
         write_service(info.service, service_file(data))
         if json_file is not None:
             write_service(info.service, json_file)
         _say_hello(info, data, time.monotonic() - started)
-        _wait(children, postgres)
+        _wait(children, postgres, data / "logs")
     console.print("Stopped; the data is kept in", str(data))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _require_free_port(port: int) -> None:
-    with socket.socket() as probe:
-        # As the server does: a port in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise TerminalError(
-                f"Port {port} cannot be used ({error.strerror}); stop what uses it, or choose another one with"
-                ' --port, for example: make up ARGS="--port 8001".'
-            ) from error
 
 
 def _prepare_directory(data: Path) -> None:
@@ -278,21 +265,21 @@ def _stop(child: subprocess.Popen[bytes], name: str) -> None:
             child.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS_MAX
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise TerminalError("The web process ended while it started; its log is logs/serve.log of --data.")
+            raise TerminalError(f"The web process ended while it started; its log is {log}.")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.client.OK:
                 return
         time.sleep(0.05)
-    raise TerminalError(f"The web process was not ready after {_READY_SECONDS_MAX} s; see logs/serve.log of --data.")
+    raise TerminalError(f"The web process was not ready after {_READY_SECONDS_MAX} s; its log is {log}.")
 
 
-def _wait(children: list[subprocess.Popen[bytes]], postgres: EmbeddedPostgres | None) -> None:
+def _wait(children: list[subprocess.Popen[bytes]], postgres: EmbeddedPostgres | None, logs: Path) -> None:
     """Watch over everything until a signal comes; a PostgreSQL that was killed is started again on its port."""
     while True:
         if postgres is not None and not postgres.is_running():
@@ -304,7 +291,7 @@ def _wait(children: list[subprocess.Popen[bytes]], postgres: EmbeddedPostgres | 
         for child in children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
-                raise TerminalError(f"A process ended by itself (exit code {child.returncode}); see logs of --data.")
+                raise TerminalError(f"A process ended by itself (exit code {child.returncode}); its log is in {logs}.")
 
 
 def _say_hello(started: _Started, data: Path, seconds: float) -> None:

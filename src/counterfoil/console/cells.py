@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -37,6 +38,13 @@ def render_link(target: str, target_id: int, text: object) -> str:
     if page is None or not target_id:
         return str(text)
     return format_html('<a href="{}">{}</a>', reverse(f"admin:counterfoil_{page}_change", args=[target_id]), text)
+
+
+def audit_address(page: str, object_id: str) -> str:
+    """Return the address of the audit entries of the row that a page shows."""
+    target = next((name for name, known in _PAGES.items() if known == page), page)
+    query = urlencode({"target__exact": target, "q": object_id})
+    return f"{reverse('admin:counterfoil_auditentry_changelist')}?{query}"
 
 
 def render_actor(actor: str) -> str:

@@ -20,6 +20,7 @@ else:  # generic for the type checker only
     _ModelAdmin = admin.ModelAdmin
 
 _UNREADABLE = "(cannot be read right now)"
+_ERASED = "erased"
 
 
 class FindsPeople(_ModelAdmin):
@@ -75,7 +76,9 @@ def reveal(request: HttpRequest, objects: Iterable[Any], person_field: str) -> N
 
 
 def render_person(person: UserRecord | None, field: str) -> str | None:
-    """Show one field of an account or its profile; nothing for an empty one."""
+    """Show one field of an account or its profile; nothing for an empty one, `erased` for somebody who is."""
     if person is None:
         return _UNREADABLE
+    if person.erased_at is not None:
+        return _ERASED
     return str(getattr(person, field, "") or getattr(person.profile, field, "")) or None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.forms import AdminAuthenticationForm
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from counterfoil.console.cells import (
+    audit_address,
     parse_ids,
     render_actor,
     render_amount,
@@ -34,13 +36,28 @@ admin.site.site_header = "Counterfoil console"
 admin.site.site_title = "Counterfoil console"
 admin.site.index_title = "What is there, and why"
 admin.site.empty_value_display = "-"
-admin.site.site_url = "/docs"
+# There is no shop to view behind it.
+admin.site.site_url = None
+admin.site.index_template = "console/index.html"
+admin.site.logout_template = "console/signed_out.html"
 # The list of tables beside every page would push the last columns off a screen 1280 pixels wide.
 admin.site.enable_nav_sidebar = False
 
 
 def _model(name: str) -> type[Model]:
     return apps.get_model(_APP, name)
+
+
+class SignInForm(AdminAuthenticationForm):
+    """Django's form with a sentence of ours: the same whether account, password or right is missing."""
+
+    error_messages: dict[str, Any] = {
+        **AdminAuthenticationForm.error_messages,
+        "invalid_login": "E-mail address or password is wrong, or the account is not one of the staff.",
+    }
+
+
+admin.site.login_form = SignInForm
 
 
 class _ViewOnly:
@@ -65,6 +82,13 @@ class _Page(_ViewOnly, _ModelAdmin):
     list_per_page = 50
     actions = None
     view_on_site = False
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Lead to the audit entries of the row: Django's own history knows only what was changed here, nothing."""
+        del request, extra_context
+        return HttpResponseRedirect(audit_address(str(self.opts.model_name), object_id))
 
 
 class _MovementCells:
@@ -158,7 +182,7 @@ class OrderPage(ShowsPeople, _Page):
         """Show whom the order is of; on its own page only, and to who may read accounts only."""
         if not hasattr(order, "person"):
             return None
-        shown = [render_person(order.person, field) for field in ("name", "email")]
+        shown = dict.fromkeys(render_person(order.person, field) for field in ("name", "email"))
         return ", ".join(filter(None, shown)) or None
 
     @admin.display(description="total", ordering="total_amount")
@@ -280,7 +304,8 @@ class UserPage(ShowsPeople, _Page):
     def address(self, user: Any) -> str | None:
         """Show the postal address on one line."""
         fields = ("address_line1", "address_line2", "postal_code", "city", "country_code")
-        return ", ".join(filter(None, (render_person(user.person, field) for field in fields))) or None
+        shown = dict.fromkeys(render_person(user.person, field) for field in fields)  # `erased` once
+        return ", ".join(filter(None, shown)) or None
 
 
 @admin.register(_model("AuditEntry"))

@@ -202,7 +202,12 @@ def _send(wish: Wish, token: str) -> None:
         wanted = recovery_repositories.mark_sent(wish.id, life_seconds=life)
     if not wanted:
         discard_mails([mail_id])
-    log.info("mail.sent", template=wish.purpose, mail=str(wish.id), attempt=wish.attempts)
+    log.info(
+        "mail.sent" if settings.EMAIL_HOST else "mail.written",
+        template=wish.purpose,
+        mail=str(wish.id),
+        attempt=wish.attempts,
+    )
 
 
 def _postpone(wish: Wish, error: str) -> None:

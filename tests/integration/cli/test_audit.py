@@ -87,6 +87,18 @@ def test_security_AU_03_a_cut_tail_is_found_by_an_anchor_in_a_directory_or_a_fil
     assert cut[1]["first_bad"]["detail"].startswith("The end is cut off: 5 entries that were there at 20")
 
 
+def test_verify_looks_for_anchors_where_anchor_writes_them(url: str, tmp_path: Path) -> None:
+    named = {"COUNTERFOIL_ANCHOR_DIR": str(tmp_path / "named")}
+    run_counterfoil("audit", "anchor", "--data", str(tmp_path), DATABASE_URL=url)
+    run_counterfoil("audit", "anchor", "--data", str(tmp_path), DATABASE_URL=url, **named)
+    run_counterfoil("audit", "anchor", "--data", str(tmp_path), DATABASE_URL=url, **named)
+
+    assert len(list((tmp_path / "anchors").iterdir())) == 1
+    assert verdict(url, "--data", str(tmp_path))[1]["anchors"] == 1
+    assert verdict(url, "--data", str(tmp_path), **named)[1]["anchors"] == 2
+    assert verdict(url, "--data", str(tmp_path / "empty"))[1]["anchors"] == 0
+
+
 def test_an_anchor_holds_no_secret_and_is_private(url: str, tmp_path: Path) -> None:
     run_counterfoil("audit", "anchor", "--out", str(tmp_path / "new"), DATABASE_URL=url)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,18 @@ def test_serve_names_what_it_needs(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["work", "migrate", "reconcile"])
-def test_a_command_without_a_database_says_where_to_get_one(command: str, tmp_path: Path) -> None:
-    arguments = [] if command == "work" else ["--data", str(tmp_path)]
+def test_the_worker_names_what_it_needs() -> None:
+    refused = run_counterfoil("work", check=False, DATABASE_URL="")
 
-    refused = run_counterfoil(command, *arguments, check=False, DATABASE_URL="")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "Error: DATABASE_URL is not set; `work` needs it. `counterfoil up` starts everything by itself.\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["migrate", "reconcile"])
+def test_a_command_without_a_database_says_where_to_get_one(command: str, tmp_path: Path) -> None:
+    refused = run_counterfoil(command, "--data", str(tmp_path), check=False, DATABASE_URL="")
 
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: No running service found (")
@@ -168,3 +176,59 @@ def test_it_says_who_may_come_in_and_where_limits_are_counted(tmp_path: Path, re
         "wrong",
         "REDIS_URL does not answer (ConnectionError)",
     )
+
+
+def test_it_looks_where_the_keys_are_and_whether_the_file_opens_them(
+    empty_database: Callable[[], str], tmp_path: Path
+) -> None:
+    url, empty = empty_database(), empty_database()
+    run_counterfoil("migrate", DATABASE_URL=url)
+    run_counterfoil("load-demo", DATABASE_URL=url)
+    other = tmp_path / "other.keys"
+    run_counterfoil("keys", "rotate", "--new", DATABASE_URL=empty, COUNTERFOIL_MASTER_KEYS_FILE=str(other))
+
+    def told(**environment: str) -> tuple[str, str]:
+        arguments = ("doctor", "--json", "-", "--data", str(tmp_path))
+        done = run_counterfoil(*arguments, check=False, **{"DATABASE_URL": url, **environment})
+        found = findings_of(done.stdout)["Key store"]
+        return found["state"], found["found"]
+
+    nothing = empty_database()
+    well, elsewhere = told(), told(COUNTERFOIL_KEYS_URL=nothing)
+    away, foreign = (
+        told(COUNTERFOIL_KEYS_URL="postgresql://127.0.0.1:1/keys"),
+        told(COUNTERFOIL_MASTER_KEYS_FILE=str(other)),
+    )
+
+    assert well[0] == "ok"
+    assert well[1].endswith("keys, the file opens all of them")
+    assert (elsewhere[0], elsewhere[1].endswith("has no tables of keys")) == ("wrong", True)
+    assert away[0] == "wrong"
+    assert (foreign[0], foreign[1].endswith("which is not in the file")) == ("wrong", True)
+
+
+def test_keys_that_are_elsewhere_are_one_clear_sentence(database_url: str, empty_database: Callable[[], str]) -> None:
+    for command in (("keys", "list"), ("privacy", "erase", "ada@example.com"), ("load-demo",)):
+        refused = run_counterfoil(
+            *command, check=False, DATABASE_URL=database_url, COUNTERFOIL_KEYS_URL=empty_database()
+        )
+
+        assert refused.returncode == 1
+        assert refused.stderr.endswith(
+            "Error: The key store has no tables; run `counterfoil migrate`, or set COUNTERFOIL_KEYS_URL to the database"
+            " that has them.\n"
+        )
+        assert "Traceback" not in refused.stderr
+
+
+def test_it_says_where_mails_go(tmp_path: Path) -> None:
+    def told(**environment: str) -> tuple[str, str]:
+        done = run_counterfoil("doctor", "--json", "-", "--data", str(tmp_path), DATABASE_URL="", **environment)
+        found = findings_of(done.stdout)["Mail"]
+        return found["state"], found["found"]
+
+    out = {"COUNTERFOIL_OUTBOX_DIR": str(tmp_path)}
+
+    assert told(COUNTERFOIL_DEMO="1", **out) == ("ok", f"demo mode: written to files in {tmp_path}")
+    assert told(COUNTERFOIL_DEMO="0", **out) == ("note", f"written to files in {tmp_path}, nobody gets them")
+    assert told(COUNTERFOIL_MAIL_URL="smtp://mail.example:587") == ("ok", "sent by mail.example, port 587")

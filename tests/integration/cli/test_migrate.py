@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
+import counterfoil
 from conftest import run_counterfoil, with_database
 
 
@@ -30,7 +31,9 @@ def test_two_at_once_migrate_once(postgres_url: str) -> None:
 
     outputs = sorted(result.stdout for result in results)
     assert outputs[1] == "The schema is up to date.\n"
-    assert outputs[0].endswith(" migrations applied.\n")
+    count = len(list((Path(counterfoil.__file__).parent / "migrations").glob("0*.py")))
+    assert outputs[0].endswith(f"\n{count} migrations applied.\n")
+    assert outputs[0].count("  applied counterfoil.") == outputs[0].count("  applied ") == count
 
 
 def test_the_worker_expires_what_is_past_its_deadline_and_frees_its_stock(

@@ -204,9 +204,33 @@ def test_without_a_file_the_setting_is_named(database_url: str, command: str) ->
 
     assert refused.returncode == 1
     assert refused.stderr == (
-        "Error: COUNTERFOIL_MASTER_KEYS_FILE is not set; `counterfoil keys rotate --new` makes a good one, and"
-        " COUNTERFOIL_MASTER_KEYS_FILE names it.\n"
+        "Error: COUNTERFOIL_MASTER_KEYS_FILE is not set; set it to the file of master keys; for a new installation"
+        " `counterfoil keys rotate --new` makes one.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "hint"),
+    [
+        (None, 0o600, "correct COUNTERFOIL_MASTER_KEYS_FILE or restore the file; only where nothing is sealed yet"),
+        (base64.b64encode(bytes(range(128, 160))).decode(), 0o644, "run: chmod 600 {path}.\n"),
+        ("torn", 0o600, "restore the file from your vault; a new key cannot open what the old one has sealed.\n"),
+    ],
+)
+def test_each_trouble_with_the_file_has_its_own_remedy(
+    database_url: str, tmp_path: Path, text: str | None, mode: int, hint: str
+) -> None:
+    path = tmp_path / "master.keys"
+    if text is not None:
+        path.write_text(text)
+        path.chmod(mode)
+
+    refused = run_counterfoil(
+        "keys", "list", check=False, DATABASE_URL=database_url, COUNTERFOIL_MASTER_KEYS_FILE=str(path)
+    )
+
+    assert refused.returncode == 1
+    assert f"; {hint.format(path=path)}" in refused.stderr
 
 
 def test_two_at_once_make_one_store(empty_database: Callable[[], str], tmp_path: Path) -> None:

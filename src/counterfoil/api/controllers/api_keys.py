@@ -14,7 +14,6 @@ from counterfoil.api.answers import (
     next_page,
     open_cursor,
     problems,
-    refuse_unknown_parameters,
     request_id,
     write,
     write_once,
@@ -48,7 +47,6 @@ class ApiKeysController(Controller):
         cursor: str | None = None,
     ) -> Response[ApiKeyPage]:
         """Answer one page of keys in the order of their making, revoked and expired ones too; never a secret."""
-        refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
         found = run_in_thread(api_keys.list_keys, after=int(open_cursor(request, cursor) or 0), limit=limit + 1)
         shown = found[:limit]
         cursor_out, address = next_page(request, str(shown[-1].id) if len(found) > limit else None)

@@ -13,7 +13,6 @@ from counterfoil.api.answers import (
     next_page,
     open_cursor,
     problems,
-    refuse_unknown_parameters,
     request_id,
     write_once,
 )
@@ -71,7 +70,6 @@ class InventoryController(Controller):
         cursor: str | None = None,
     ) -> Response[MovementPage]:
         """Answer the movements that explain the counters, newest first."""
-        refuse_unknown_parameters(request, frozenset({"limit", "cursor"}))
         position = open_cursor(request, cursor)
         if run_in_thread(services.find_level, product_id) is None:
             raise ProductNotFound

@@ -14,7 +14,6 @@ from counterfoil.api.answers import (
     next_page,
     open_cursor,
     problems,
-    refuse_unknown_parameters,
     request_id,
     write,
     write_once,
@@ -28,7 +27,6 @@ from counterfoil.products import services
 from counterfoil.users.permissions import PUBLIC, Permission, may
 
 ProductId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The product's id.")]
-_LIST_PARAMETERS = frozenset({"q", "category", "limit", "cursor"})
 
 
 class ProductsController(Controller):
@@ -53,7 +51,6 @@ class ProductsController(Controller):
         cursor: str | None = None,
     ) -> Response[ProductPage]:
         """Answer one page in the order of creation; inactive products are shown to managers only."""
-        refuse_unknown_parameters(request, _LIST_PARAMETERS)
         found = run_in_thread(
             services.list_products,
             text=q,

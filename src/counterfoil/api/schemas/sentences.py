@@ -37,10 +37,20 @@ _RULES: Final[tuple[_Rule, ...]] = (
 )
 
 
-def rephrase(message: str, *, allowed: list[str] | None = None) -> str:
-    """Return a sentence for a person; a message of an unknown kind stays as it is. `allowed` are an enum's values."""
-    if allowed and message.startswith("Invalid enum value"):
+Bounds = tuple[float | None, float | None]
+_WHOLE: Final = re.compile(r"Expected `int(?: \| null)?`(?: [<>]=? -?\d+|, got `([^`]+)`)")
+
+
+def rephrase(message: str, *, allowed: list[str] | None = None, bounds: Bounds = (None, None)) -> str:
+    """Return a sentence for a person; a message of an unknown kind stays as it is.
+
+    `allowed` are an enum's values, `bounds` the least and the greatest whole number.
+    """
+    if allowed and message.startswith(("Invalid enum value", "Expected `str")):
         return f"Must be one of {', '.join(allowed)}."
+    if None not in bounds and (found := _WHOLE.match(message)):
+        given = f", not {_kinds(found[1])}" if found[1] else ""
+        return f"Must be a whole number from {bounds[0]} to {bounds[1]}{given}."
     for pattern, sentence in _RULES:
         if found := pattern.match(message):
             return sentence(found)

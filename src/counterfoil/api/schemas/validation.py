@@ -10,9 +10,20 @@ import itertools
 from typing import Any, Final
 
 import msgspec
-from msgspec.inspect import EnumType, Field, ListType, LiteralType, Metadata, StructType, Type, UnionType, type_info
+from msgspec.inspect import (
+    EnumType,
+    Field,
+    IntType,
+    ListType,
+    LiteralType,
+    Metadata,
+    StructType,
+    Type,
+    UnionType,
+    type_info,
+)
 
-from counterfoil.api.schemas.sentences import rephrase
+from counterfoil.api.schemas.sentences import Bounds, rephrase
 
 PROBLEMS_MAX: Final = 50
 
@@ -65,7 +76,24 @@ def _check_leaf(info: Type, schema: Any, value: Any, path: str, problems: list[d
         msgspec.convert(value, target, strict=True)
     except msgspec.ValidationError as error:
         message, _, _ = str(error).partition(" - at `")
-        problems.append({"field": path or "body", "message": rephrase(message, allowed=_allowed(info, value))})
+        problems.append(
+            {"field": path or "body", "message": rephrase(message, allowed=_allowed(info, value), bounds=_bounds(info))}
+        )
+
+
+def choices_of(annotation: Any) -> list[str] | None:
+    """Return the values of an enum or literal, also of an optional one; None for anything else."""
+    return _allowed(type_info(annotation), None)
+
+
+def _bounds(info: Type) -> Bounds:
+    """Return the least and the greatest value of a whole number, also of an optional one."""
+    members = info.types if isinstance(info, UnionType) else [info]
+    for member in members:
+        inner = member.type if isinstance(member, Metadata) else member
+        if isinstance(inner, IntType):
+            return inner.ge, inner.le
+    return None, None
 
 
 def _allowed(info: Type, value: Any) -> list[str] | None:
