@@ -35,7 +35,13 @@ class Settings(BaseSettings):
         "", description="Role to act as at every connection; `serve` and `work` set counterfoil_app by themselves."
     )
     counterfoil_anchor_dir: str = Field(
-        "", description="Where `work` writes a signed anchor of the audit trail each hour; best on another machine."
+        "", description="Where `work` writes signed anchors of the audit trail; best on another machine."
+    )
+    counterfoil_anchor_minutes: int = Field(
+        15,
+        ge=1,
+        le=1440,
+        description="Minutes between two anchors: what is older than the last cannot be written anew.",
     )
     counterfoil_secret: SecretStr = Field(
         SecretStr(""), description="At least 32 characters; signs tokens, cursors and sessions. `up` makes its own."

@@ -27,7 +27,6 @@ from counterfoil.infrastructure.audit import ChainHead, read_head
 
 log = structlog.get_logger(__name__)
 
-_INTERVAL_SECONDS: Final = 3600
 _KEY_PURPOSE: Final = b"counterfoil audit anchor v1"
 _VERSION: Final = 1
 # Two lines of hexadecimal digits and some words; anything longer is not an anchor.
@@ -83,17 +82,18 @@ def write_anchor(target: Path) -> tuple[Path, ChainHead]:
 
 
 def write_due_anchor() -> bool:
-    """Write the hourly anchor when COUNTERFOIL_ANCHOR_DIR is set and its newest one is an hour old.
+    """Write an anchor when COUNTERFOIL_ANCHOR_DIR is set and its newest one is COUNTERFOIL_ANCHOR_MINUTES old.
 
-    The directory remembers when that was, so any number of workers and restarts write one an hour. A failure is logged
-    and told by nothing else: orders do not stop for it.
+    The directory remembers when that was, so any number of workers and restarts write one in that time. A failure is
+    logged and told by nothing else: orders do not stop for it.
     """
     directory = settings.COUNTERFOIL.counterfoil_anchor_dir
     if not directory:
         return False
     try:
+        interval_seconds = 60 * settings.COUNTERFOIL.counterfoil_anchor_minutes
         ages = (time.time() - path.stat().st_mtime for path in Path(directory).glob("anchor-*.json"))
-        if min(ages, default=_INTERVAL_SECONDS) < _INTERVAL_SECONDS:
+        if min(ages, default=interval_seconds) < interval_seconds:
             return False
         path, head = write_anchor(Path(directory))
     except (OSError, AnchorFailed) as error:

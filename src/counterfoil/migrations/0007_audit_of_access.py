@@ -8,6 +8,25 @@ from django.db.models.fields.json import KeyTransform
 
 from counterfoil.infrastructure.migration_operations import audited_table, set_timeouts
 
+# What only migrations write. Default privileges have given it to the application.
+READ_ONLY = """
+DO $$
+DECLARE
+  v_table regclass;
+BEGIN
+  FOR v_table IN
+    SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+      AND relname IN ('django_content_type', 'auth_permission', 'auth_group', 'auth_group_permissions')
+      AND pg_has_role(relowner, 'USAGE')
+  LOOP
+    EXECUTE format('{change}', v_table);
+  END LOOP;
+END
+$$
+"""
+FORBID = READ_ONLY.format(change="REVOKE INSERT, UPDATE, DELETE ON %s FROM counterfoil_app")
+ALLOW = READ_ONLY.format(change="GRANT INSERT, UPDATE, DELETE ON %s TO counterfoil_app")
+
 
 class Migration(migrations.Migration):
     """Only triggers and indexes are added: whatever writes to these tables leaves an entry from here on."""
@@ -16,6 +35,7 @@ class Migration(migrations.Migration):
 
     operations = [
         set_timeouts(),
+        migrations.RunSQL(FORBID, ALLOW),
         audited_table("sign_ins", "sign_in", secret_columns=("revoke_reason",)),
         audited_table("refresh_tokens", "refresh_token", id_column="token_hash"),
         audited_table("one_time_tokens", "one_time_token", secret_columns=("purpose",)),

@@ -183,14 +183,14 @@ def test_a_database_without_the_schema_is_one_clear_sentence(postgres_url: str) 
     assert refused.stderr == "Error: This database has no chained trail; run `counterfoil migrate` on it first.\n"
 
 
-def test_the_worker_writes_one_anchor_an_hour(url: str, tmp_path: Path) -> None:
+def test_the_worker_writes_one_anchor_every_fifteen_minutes(url: str, tmp_path: Path) -> None:
     from test_migrate import working
 
     os.environ["COUNTERFOIL_ANCHOR_DIR"] = str(tmp_path / "anchors")
     try:
-        for age_hours, expected in ((0, 1), (0, 1), (2, 2)):
+        for age_minutes, expected in ((0, 1), (14, 1), (16, 2)):
             for path in (tmp_path / "anchors").glob("anchor-*.json"):
-                then = time.time() - age_hours * 3600 - 1
+                then = time.time() - age_minutes * 60
                 os.utime(path, (then, then))
             with working(url, tmp_path / "work.log") as worker:
                 wait_for_anchors(tmp_path / "anchors", expected)

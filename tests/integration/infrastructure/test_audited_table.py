@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -86,6 +87,15 @@ def test_a_table_with_uuids_ciphertext_and_secrets_joins_the_trail_and_leaves_it
     assert (inserted[5], deleted[6]) == (None, None)
     assert (updated[5], deleted[5]) == (inserted[6], updated[6])
     assert entries(db) == found
+
+
+def test_the_explanation_names_the_audited_tables(db: Connection) -> None:
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "audit.md"
+    sentence = re.search(r"Audited\s+are (.*?)\. A new", page.read_text(encoding="utf-8"), re.DOTALL)
+    tables = db.execute("SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'audit_update'").fetchall()
+
+    assert sentence is not None
+    assert sorted(re.findall(r"`(\w+)`", sentence[1])) == sorted(table for (table,) in tables)
 
 
 # What an entry would show of a column that holds "ada", and whether it may be a hash.

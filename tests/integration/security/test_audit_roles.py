@@ -36,6 +36,10 @@ REFUSED = (
     "DROP TABLE audit_entries CASCADE",
     "TRUNCATE users CASCADE",
     "DELETE FROM django_migrations",
+    "DELETE FROM auth_group",
+    "UPDATE auth_permission SET codename = 'all'",
+    "UPDATE outbox_events SET payload = '{}'",
+    "DELETE FROM outbox_events",
     "ALTER ROLE counterfoil_app SUPERUSER",
 )
 
