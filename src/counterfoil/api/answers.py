@@ -173,12 +173,7 @@ def write_once(  # noqa: PLR0913 - all but three are rare
     def effect() -> Answer:
         if prepare is not None and not prepared:  # the key ran out, or was given back, since we looked
             raise IdempotencyInProgress
-        value = execute()
-        subject = None
-        if isinstance(value, AboutPerson):
-            value, subject = value.value, value.subject
-        kept = None if keep is None else encode_body(keep(value))
-        return Answer(status, encode_body(value), replayed=False, subject=subject, kept=kept)
+        return _encode(execute(), status, keep)
 
     found = run_in_thread(
         answer_once,
@@ -190,6 +185,14 @@ def write_once(  # noqa: PLR0913 - all but three are rare
         authorise=authorise,
     )
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+def _encode(value: Any, status: int, keep: Callable[[Any], Any] | None) -> Answer:
+    subject = None
+    if isinstance(value, AboutPerson):
+        value, subject = value.value, value.subject
+    kept = None if keep is None else encode_body(keep(value))
+    return Answer(status, encode_body(value), replayed=False, subject=subject, kept=kept)
 
 
 async def in_hashing_thread(request: AnyRequest, function: Callable[[], R]) -> R:
