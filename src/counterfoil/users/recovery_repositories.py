@@ -76,14 +76,7 @@ def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
     Joins the open transaction. Returns False, and gives this wish up, when a newer one has come already, or when the
     account was sent MAILS_PER_HOUR_MAX within the last hour: then the link of the last mail goes on working.
     """
-    same = {
-        "id": wish.id,
-        "purpose": wish.purpose,
-        "user": wish.user_id,
-        "hash": token_hash,
-        "life": life_seconds,
-        "most": MAILS_PER_HOUR_MAX,
-    }
+    same = {"id": wish.id, "purpose": wish.purpose, "user": wish.user_id}
     row = fetch_one(
         """
         UPDATE one_time_tokens t SET
@@ -98,10 +91,15 @@ def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
         ) n
         WHERE t.id = %(id)s AND t.cancelled_at IS NULL RETURNING NOT n.void
         """,
-        same,
+        {**same, "hash": token_hash, "life": life_seconds, "most": MAILS_PER_HOUR_MAX},
     )
     if row is None or not row[0]:
         return False
+    _void_older(same)
+    return True
+
+
+def _void_older(same: dict[str, object]) -> None:
     fetch_all(
         """
         UPDATE one_time_tokens SET cancelled_at = now(), next_attempt_at = NULL
@@ -113,7 +111,6 @@ def prepare_token(wish: Wish, token_hash: bytes, *, life_seconds: int) -> bool:
         """,
         same,
     )
-    return True
 
 
 def mail_id_of(wish_id: UUID, purpose: str) -> str:

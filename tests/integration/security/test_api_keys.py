@@ -339,3 +339,20 @@ def test_the_command_line_says_what_is_wrong_in_one_sentence(
 
     assert (failed.returncode, failed.stdout) == (1, "")
     assert sentence in failed.stderr
+
+
+def test_the_log_says_which_key_was_used_and_nothing_where_none_was(
+    admin: httpx.Client, anonymous: httpx.Client, program: int, service: Service
+) -> None:
+    made = make_key(admin, program, "orders:read")
+    by_key, by_person = f"req-{secrets.token_hex(8)}", f"req-{secrets.token_hex(8)}"
+
+    anonymous.get(ORDERS, headers={**bearer(made["key"]), "X-Request-ID": by_key})
+    admin.get(ORDERS, headers={"X-Request-ID": by_person})
+
+    # Written after the answer.
+    seconds_until(lambda: all(logged(service, "http.request", request_id=each) for each in (by_key, by_person)))
+    [line] = logged(service, "http.request", request_id=by_key)
+    [other] = logged(service, "http.request", request_id=by_person)
+    assert (line["key_id"], line["actor"]) == (made["id"], f"user:{program}")
+    assert "key_id" not in other

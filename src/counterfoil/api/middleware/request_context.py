@@ -62,6 +62,8 @@ def _report(scope: HTTPScope, request_id: str, status: int, seconds: float) -> N
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     count_request(method, route, status, seconds)
     actor = scope["state"].get("actor")
+    # Account and person look alike in `actor`; whoever looks for what a stolen key did needs its number.
+    key = {} if actor is None or actor.key_id is None else {"key_id": actor.key_id}
     log.info(
         "http.request",
         method=method,
@@ -70,4 +72,5 @@ def _report(scope: HTTPScope, request_id: str, status: int, seconds: float) -> N
         ms=round(seconds * 1000, 2),
         request_id=request_id,
         actor=actor.principal if actor is not None else None,
+        **key,
     )
