@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -18,7 +18,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from counterfoil.cli.service import DEFAULT_DATA, POSTGRES_MIN, TerminalError, locate_service, set_up_django
+from counterfoil.cli.service import (
+    DEFAULT_DATA,
+    POSTGRES_MIN,
+    TerminalError,
+    locate_service,
+    mask_passwords,
+    set_up_django,
+)
 
 _FREE_MB_MIN: Final = 500
 _MARKS: Final = {"ok": "[green]✓[/]", "note": "[yellow]•[/]", "wrong": "[red]✗[/]"}
@@ -42,7 +49,9 @@ def doctor(
     ] = None,
 ) -> None:
     """Check the installation; exits with 1 when something is wrong."""
-    findings = [finding for check in _checks(data, port) for finding in check()]
+    findings = [
+        replace(finding, found=mask_passwords(finding.found)) for check in _checks(data, port) for finding in check()
+    ]
     if json_file is not None:
         text = json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2)
         _write(json_file, text)

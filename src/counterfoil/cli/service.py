@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ _FILE: Final = "service.json"
 POSTGRES_MIN: Final = 150_000
 # What migrations/sql/audit_roles_v1.sql makes: everything but changing the audit trail.
 APP_ROLE: Final = "counterfoil_app"
+
+# `scheme://user:password@host`, whose password may hold any character but a space, and `password=…`.
+_PASSWORD: Final = re.compile(r"(://[^\s:/?#@]*:)\S*(@)|(password=)(?:'[^']*'|[^\s&\"']+)", re.IGNORECASE)
 
 
 class TerminalError(Exception):
@@ -145,7 +149,7 @@ def require_database() -> None:
         with psycopg.connect(os.environ["DATABASE_URL"], connect_timeout=5) as connection:
             version = connection.info.server_version
     except psycopg.Error as error:
-        sentence = str(error).strip().splitlines()[0]
+        sentence = mask_passwords(str(error).strip().splitlines()[0])
         raise TerminalError(
             f"The database cannot be used ({sentence}); check that it runs and DATABASE_URL with `counterfoil doctor`."
         ) from error
@@ -154,6 +158,11 @@ def require_database() -> None:
             f"The database is PostgreSQL {version // 10_000}; use 15 or newer, or unset DATABASE_URL and let"
             " `counterfoil up` start its own."
         )
+
+
+def mask_passwords(text: str) -> str:
+    """Replace the passwords of addresses, of any scheme, and of connection strings."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[3]}***{found[2] or ''}", text)
 
 
 def use_owner() -> None:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from counterfoil.config.addresses import require_postgresql, require_redis
 from counterfoil.config.secret_strength import find_weakness
 
 
@@ -25,7 +26,8 @@ def _parts(text: str) -> list[str]:
 class Settings(BaseSettings):
     """Every setting, from environment variables of the same name in capitals."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+    # Addresses have passwords in them, so errors do not repeat what was given.
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: str = Field("", description="PostgreSQL 15 or newer; empty: `up` starts the embedded one.")
     counterfoil_owner_database_url: SecretStr = Field(
@@ -135,19 +137,8 @@ class Settings(BaseSettings):
         1, ge=1, le=1_000_000, description="Multiplies every limit above, for load tests; `up` and `bench` set it high."
     )
 
-    @field_validator("database_url", "counterfoil_keys_url")
-    @classmethod
-    def _is_postgresql(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"postgresql", "postgres"}:
-            raise ValueError("must start with postgresql://")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_redis(cls, value: str) -> str:
-        if value and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        return value
+    _is_postgresql = field_validator("database_url", "counterfoil_keys_url")(require_postgresql)
+    _is_redis = field_validator("redis_url")(require_redis)
 
     @field_validator(
         *(

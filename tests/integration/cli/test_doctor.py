@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,3 +235,42 @@ def test_it_says_where_mails_go(tmp_path: Path) -> None:
     assert told(COUNTERFOIL_DEMO="1", **out) == ("ok", f"demo mode: written to files in {tmp_path}")
     assert told(COUNTERFOIL_DEMO="0", **out) == ("note", f"written to files in {tmp_path}, nobody gets them")
     assert told(COUNTERFOIL_MAIL_URL="smtp://mail.example:587") == ("ok", "sent by mail.example, port 587")
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
+@pytest.mark.parametrize("password", ["geheim-7", "geheim/7", "geheim@7"])
+def test_no_password_of_an_address_is_shown(scheme: str, password: str, tmp_path: Path) -> None:
+    url = f"{scheme}://root:{password}@127.0.0.1:1/shop"
+
+    told = run_counterfoil("doctor", "--json", "-", "--data", str(tmp_path), check=False, DATABASE_URL=url)
+    refused = run_counterfoil("migrate", check=False, DATABASE_URL=url)
+    started = subprocess.run(
+        [sys.executable, "-c", "import counterfoil.config.settings"],
+        env={**os.environ, "DATABASE_URL": url, "REDIS_URL": f"http://:{password}@127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (told.returncode, findings_of(told.stdout)["Database"]["state"]) == (1, "wrong")
+    assert "REDIS_URL" in started.stderr or "redis_url" in started.stderr
+    for text in (told.stdout, told.stderr, refused.stdout, refused.stderr, started.stdout, started.stderr):
+        assert "geheim" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mysql://root:geheim@host/db is wrong", "mysql://root:***@host/db is wrong"),
+        ("redis://:geheim@host", "redis://:***@host"),
+        ("smtps://a:ge@he:im@host:465", "smtps://a:***@host:465"),
+        ("host=x password=geheim user=y", "host=x password=*** user=y"),
+        ("host=x password='ge heim' user=y", "host=x password=*** user=y"),
+        ("http://127.0.0.1:8000/docs", "http://127.0.0.1:8000/docs"),
+        ("https://shop.example, a@b.example", "https://shop.example, a@b.example"),
+    ],
+)
+def test_passwords_are_masked_in_any_address(text: str, shown: str) -> None:
+    from counterfoil.cli.service import mask_passwords
+
+    assert mask_passwords(text) == shown
