@@ -357,7 +357,9 @@ def test_a_mail_waits_for_a_mail_server_that_is_away_and_is_then_sent_once(
 
     [mail] = [mail for mail in mails if mail["To"] == account["email"]]
     assert confirm(anonymous, token_of(cast("EmailMessage", mail))).status_code == 204
-    assert account["email"] not in (tmp_path / "work.log").read_text()
+    log = (tmp_path / "work.log").read_text()
+    assert account["email"] not in log
+    assert ("mail.written" in log, "mail.sent" in log) == (False, True)
 
 
 def test_a_mail_that_is_sent_twice_is_the_same_mail(
@@ -376,6 +378,8 @@ def test_a_mail_that_is_sent_twice_is_the_same_mail(
         )
         second = receive(outbox, account["email"], "confirm")
 
+    log = (tmp_path / "work.log").read_text()
+    assert ("mail.written" in log, "mail.sent" in log) == (True, False)
     assert second["Message-ID"] == first["Message-ID"]
     assert token_of(second) == token_of(first)
     assert confirm(anonymous, token_of(first)).status_code == 204
