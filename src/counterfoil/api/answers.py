@@ -136,7 +136,7 @@ def fingerprint_of(request: AnyRequest, body: Any) -> bytes:
     return fingerprint_request(f"{request.method} {request.scope['path']}", _canonical.encode(body))
 
 
-def write_once(
+def write_once(  # noqa: PLR0913 - each is a property of one route
     request: AnyRequest,
     body: Any,
     execute: Callable[[], Any],
@@ -146,12 +146,13 @@ def write_once(
     key_required: bool = False,
     principal: str | None = None,
     keep: Callable[[Any], Any] | None = None,
+    replaying: Callable[[Answer], None] | None = None,
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
     Runs in a worker thread. A replay gets the stored bytes, the same ETag and `Idempotent-Replayed: true`. `execute`
     wraps an answer about a person in AboutPerson. `keep` makes what is stored of the value, when it has something in it
-    that must be nowhere: the replay lacks it.
+    that must be nowhere: the replay lacks it. `replaying` runs before a replay is sent, outside any transaction.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
@@ -173,6 +174,8 @@ def write_once(
         hours=hours,
         execute=effect,
     )
+    if found.replayed and replaying is not None:
+        replaying(found)
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
 
 

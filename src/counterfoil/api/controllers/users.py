@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Response, get, post, put
 from litestar.params import Parameter
 
@@ -31,11 +32,16 @@ from counterfoil.api.schemas.users import (
     render_user,
 )
 from counterfoil.infrastructure.database import run_in_thread
+from counterfoil.infrastructure.idempotency import Answer
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import recovery, services
 from counterfoil.users.permissions import PUBLIC, Permission, Role, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
+
+
+class _Identified(msgspec.Struct):
+    id: int
 
 
 class UsersController(Controller):
@@ -74,7 +80,14 @@ class UsersController(Controller):
 
         # Somebody without an account has no scope for keys but the address that registers.
         principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
-        return write_once(request, data, create, principal=principal)
+
+        def read_again(replay: Answer) -> None:
+            # Staff see the person's data once more, as with GET: that leaves its entry too.
+            if actor is not None:
+                user_id = msgspec.json.decode(replay.body, type=_Identified).id
+                write(lambda: services.inspect_user(user_id, **_reader(request)))
+
+        return write_once(request, data, create, principal=principal, replaying=read_again)
 
     @get(
         "/me",
