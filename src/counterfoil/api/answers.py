@@ -152,6 +152,7 @@ def write_once(  # noqa: PLR0913 - all but three are rare
     keep: Callable[[Any], Any] | None = None,
     authorise: Callable[[], None] | None = None,
     prepare: Callable[[], None] | None = None,
+    replaying: Callable[[Answer], None] | None = None,
 ) -> Response[Any]:
     """Run a POST's effect in one transaction with its idempotency key, and answer with the value it returns.
 
@@ -159,19 +160,18 @@ def write_once(  # noqa: PLR0913 - all but three are rare
     wraps an answer about a person in AboutPerson. `keep` makes what is stored of the value, when it has something in it
     that must be nowhere: the replay lacks it. `authorise` raises when the caller has lost the right to a stored answer
     since it was given, where that is more than the route's permission. `prepare` does what takes long before the
-    transaction is opened, unless the key was used: then there is nothing to do but to answer again.
+    transaction is opened, unless the key was used: then there is nothing to do but to answer again. `replaying` runs
+    before a replay is sent, outside any transaction.
     """
     key = read_key(header(request, b"idempotency-key"))
     if key is None and key_required:
         raise IdempotencyKeyMissing
 
     owner = principal or current_actor(request).principal
-    prepared = prepare is not None and (key is None or not run_in_thread(is_used, principal=owner, key=key))
-    if prepare is not None and prepared:
-        prepare()
+    prepared = prepare is None or _prepare(prepare, owner, key)
 
     def effect() -> Answer:
-        if prepare is not None and not prepared:  # the key ran out, or was given back, since we looked
+        if not prepared:  # the key ran out, or was given back, since we looked
             raise IdempotencyInProgress
         return _first_answer(execute(), status, keep)
 
@@ -184,7 +184,17 @@ def write_once(  # noqa: PLR0913 - all but three are rare
         execute=effect,
         authorise=authorise,
     )
+    if found.replayed and replaying is not None:
+        replaying(found)
     return answer_bytes(found.body, status=found.status, etag=_etag_of(found.body), replayed=found.replayed)
+
+
+def _prepare(prepare: Callable[[], None], owner: str, key: str | None) -> bool:
+    """Do what takes long, unless the key was used; tells whether it was done."""
+    if key is not None and run_in_thread(is_used, principal=owner, key=key):
+        return False
+    prepare()
+    return True
 
 
 def _first_answer(value: Any, status: int, keep: Callable[[Any], Any] | None) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -72,6 +73,8 @@ def rotate(
             progress.update(bar, completed=done, total=max(done, total))
             if not batch:
                 time.sleep(_LOCKED_SECONDS)
+    if new or done:
+        run_in_thread(_record, "keys.rotate", {"current": _current_key(), "rewrapped": done})
     seconds = round(time.monotonic() - started, 3)
     if as_json:
         print(json.dumps({"rewrapped": done, "remaining": 0, "seconds": seconds}, indent=2))
@@ -97,6 +100,7 @@ def forget(
         raise TerminalError(f"{key_id} is the current master key; `counterfoil keys rotate --new` makes another one.")
     if not run_in_thread(_forget, bytes.fromhex(key_id)):
         raise TerminalError(f"{key_id} still wraps keys; run `counterfoil keys rotate` first.")
+    run_in_thread(_record, "keys.forget", {"key": key_id})
     console.print(f"{key_id} is forgotten; destroy its other copies too.")
 
 
@@ -127,6 +131,7 @@ def sweep(
 
     counts = run_in_thread(sweep_orphan_keys, older_than_hours=hours, delete=delete)
     result: dict[str, Any] = asdict(counts)
+    run_in_thread(_record, "keys.sweep", result)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -136,6 +141,32 @@ def sweep(
 def _use_keys(data: Path | None) -> None:
     use_database(data)
     require_master_keys()
+
+
+def _current_key() -> str:
+    from counterfoil.infrastructure.master_keys import master_keys
+
+    return master_keys()[0].id.hex()
+
+
+def _record(action: str, changes: dict[str, Any]) -> None:
+    """Leave an entry in the audit trail: ids of master keys and counts, nothing that opens anything."""
+    from django.db import ProgrammingError
+
+    from counterfoil.infrastructure.audit import append_entry
+    from counterfoil.infrastructure.database import transaction
+    from counterfoil.kernel.ids import new_request_id
+
+    # The first key is made before the tables are: there is no trail yet, and nobody's data.
+    with suppress(ProgrammingError), transaction():
+        append_entry(
+            actor="cli:keys",
+            action=action,
+            target="master_keys",
+            target_id=0,
+            request_id=new_request_id(),
+            changes=changes,
+        )
 
 
 def _require_complete_file() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,18 +24,21 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", help="Data directory of `counterfoil up`, when DATABASE_URL is not set.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON to standard output.")]
-WhoArgument = Annotated[str, typer.Argument(metavar="USER", help="The account's id or e-mail address.")]
+WhoArgument = Annotated[
+    str, typer.Argument(metavar="USER", help="The account's id or e-mail address; - reads it from standard input.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the audit trail; nothing personal.")]
 
 
 @app.command()
-def erase(who: WhoArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
+def erase(who: WhoArgument, reason: ReasonOption = "", data: DataOption = None, as_json: JsonOption = False) -> None:
     """Erase a person. Deferred, with the reason, while an order of theirs is open; safe to repeat."""
     _use(data)
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.privacy.services import erase_person
 
-    erasure = run_in_thread(erase_person, _find(who), actor="cli:privacy", request_id=new_request_id())
+    erasure = run_in_thread(erase_person, _find(who), actor="cli:privacy", request_id=new_request_id(), reason=reason)
     if as_json:
         print(json.dumps(_as_dict(erasure), indent=2))
     elif erasure.completed_at is not None:
@@ -47,6 +51,7 @@ def erase(who: WhoArgument, data: DataOption = None, as_json: JsonOption = False
 def export(
     who: WhoArgument,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it: *.json or *.zip (CSV tables).")],
+    reason: ReasonOption = "",
     data: DataOption = None,
 ) -> None:
     """Write everything that is known about a person into a file that only you can read."""
@@ -58,7 +63,14 @@ def export(
     from counterfoil.privacy.export import render_csv, render_json
     from counterfoil.privacy.services import export_person
 
-    found = run_in_thread(export_person, _find(who), actor="cli:privacy", request_id=new_request_id(), orders_max=None)
+    found = run_in_thread(
+        export_person,
+        _find(who),
+        actor="cli:privacy",
+        request_id=new_request_id(),
+        orders_max=None,
+        reason=reason,
+    )
     write_private(out, render_json(found) if out.suffix == ".json" else render_csv(found))
     console.print(f"{out}: {len(found.orders):,} orders, {len(found.audit):,} audit entries.")
 
@@ -110,6 +122,9 @@ def _find(who: str) -> int:
     from counterfoil.infrastructure.database import run_in_thread
     from counterfoil.users.services import find_user_ids, normalise_email
 
+    if who == "-":
+        # Arguments are seen by everybody on the machine and kept by the shell; a line of input is not.
+        who = sys.stdin.readline().strip()
     if who.isascii() and who.isdigit():
         return int(who)
     try:

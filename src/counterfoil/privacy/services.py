@@ -124,18 +124,19 @@ def _require_no_open_order(case: _Case) -> None:
 
 # ---------------------------------------------------------------- erasure
 @no_transaction
-def erase_person(user_id: int, *, actor: str, request_id: str) -> Erasure:
+def erase_person(user_id: int, *, actor: str, request_id: str, reason: str = "") -> Erasure:
     """Forget a person as far as that is possible now; returns how far that is. Idempotent, resumes where it stopped.
 
-    Deferred with a reason while an order of theirs is open; the worker tries again. Raises UserNotFound.
+    Deferred with a reason while an order of theirs is open; the worker tries again. Raises UserNotFound and
+    LastAdministrator.
     """
     # The last step needs the store: while it is away, nothing is begun.
     key_store.find_keys([users.find_subject(user_id)])
     with transaction():
-        declare_change(actor=actor, action="erasure.request", request_id=request_id)
-        users.request_erasure(user_id)
+        declare_change(actor=actor, action="erasure.request", request_id=request_id, reason=reason)
+        users.request_erasure(user_id, again=actor == _REAPPLIER)
         repositories.insert_request(user_id, requested_by=actor)
-    while advance_erasure(user_id, actor=actor, request_id=request_id):
+    while advance_erasure(user_id, actor=actor, request_id=request_id, reason=reason):
         pass
     erasure = repositories.read_request(user_id)
     assert erasure is not None, user_id
@@ -143,11 +144,11 @@ def erase_person(user_id: int, *, actor: str, request_id: str) -> Erasure:
 
 
 @no_transaction
-def advance_erasure(user_id: int, *, actor: str, request_id: str) -> bool:
+def advance_erasure(user_id: int, *, actor: str, request_id: str, reason: str = "") -> bool:
     """Do the next step of a requested erasure, in a transaction of its own; returns whether there are more to do."""
     try:
         with transaction():
-            return _advance(user_id, Trace(actor, request_id))
+            return _advance(user_id, Trace(actor, request_id), reason)
     except _Deferred as deferred:
         with transaction():
             declare_change(actor=actor, action="erasure.defer", request_id=request_id)
@@ -155,7 +156,7 @@ def advance_erasure(user_id: int, *, actor: str, request_id: str) -> bool:
         return False
 
 
-def _advance(user_id: int, trace: Trace) -> bool:
+def _advance(user_id: int, trace: Trace, reason: str = "") -> bool:
     request = repositories.lock_request(user_id)
     assert request is not None, user_id
     step = _NEXT.get(request.step)
@@ -172,6 +173,7 @@ def _advance(user_id: int, trace: Trace) -> bool:
         target="user",
         target_id=user_id,
         request_id=trace.request_id,
+        reason=reason,
         changes={"step": step},
     )
     return step in _NEXT
@@ -244,14 +246,23 @@ def _delete_keys_of_erased() -> int:
 
 # ---------------------------------------------------------------- export and keys
 @no_transaction
-def export_person(user_id: int, *, actor: str, request_id: str, orders_max: int | None) -> PersonalData:
+def export_person(
+    user_id: int, *, actor: str, request_id: str, orders_max: int | None, reason: str = ""
+) -> PersonalData:
     """Return everything that is known about a person, and record that it was asked for.
 
     Raises UserNotFound, and ExportTooLarge for more than `orders_max` orders (None: any number).
     """
     with transaction():
         found = collect_personal_data(user_id, orders_max=orders_max)
-        append_entry(actor=actor, action="user.export", target="user", target_id=user_id, request_id=request_id)
+        append_entry(
+            actor=actor,
+            action="user.export",
+            target="user",
+            target_id=user_id,
+            request_id=request_id,
+            reason=reason,
+        )
     return found
 
 

@@ -41,6 +41,12 @@ class ErasureRequested(Conflict):
     code = "ERASURE_REQUESTED"
 
 
+class LastAdministrator(Conflict):
+    """This is the last active administrator; make another account one first."""
+
+    code = "LAST_ADMINISTRATOR"
+
+
 class EmailTaken(Conflict):
     """An account with this e-mail address exists already."""
 

@@ -18,7 +18,7 @@ from counterfoil.infrastructure.key_store import blind_index
 from counterfoil.notifications.services import discard_mails
 from counterfoil.users import access_repositories, recovery_repositories, repositories, tokens
 from counterfoil.users.access_repositories import ApiKeyRecord, LinkRecord, SignInRecord
-from counterfoil.users.errors import EmailTaken, ErasureRequested, UserChanged, UserNotFound
+from counterfoil.users.errors import EmailTaken, ErasureRequested, LastAdministrator, UserChanged, UserNotFound
 from counterfoil.users.passwords import hash_password
 from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.repositories import NewUser, ProfileRecord, UserRecord
@@ -183,9 +183,11 @@ def update_user(
 ) -> UserRecord:
     """Change name, role, activity, password (hashed already) or profile. Joins the open transaction; locks the account.
 
-    Raises UserNotFound, ErasureRequested, and UserChanged when `etag` is given and no longer true.
+    Raises UserNotFound, ErasureRequested, LastAdministrator, and UserChanged when `etag` is given and no longer true.
     """
     declare_change(actor=actor, action="user.update", request_id=request_id)
+    if values.get("is_active") is False or values.get("role", Role.ADMIN) != Role.ADMIN:
+        _require_another_administrator(user_id)
     before = repositories.lock_user(user_id)
     if before is None or before.erased_at is not None:
         raise UserNotFound
@@ -197,9 +199,21 @@ def update_user(
 
 
 # ---------------------------------------------------------------- leaving
+def _require_another_administrator(user_id: int) -> None:
+    """Refuse to let the last active administrator go: nobody could make another one. Before the account's lock."""
+    if repositories.lock_administrators() == {user_id}:
+        raise LastAdministrator
+
+
 @transaction_required
-def request_erasure(user_id: int) -> None:
-    """Let nothing be added to an account from here on. Idempotent. Joins the open transaction. Raises UserNotFound."""
+def request_erasure(user_id: int, *, again: bool) -> None:
+    """Let nothing be added to an account from here on. Idempotent. Joins the open transaction.
+
+    `again`: a restored database has brought somebody back who was erased. Raises UserNotFound, and LastAdministrator
+    unless it is `again`.
+    """
+    if not again:
+        _require_another_administrator(user_id)
     lock_account(user_id)
     repositories.mark_leaving(user_id)
 

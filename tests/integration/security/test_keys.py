@@ -106,6 +106,10 @@ def test_keys_are_rotated_while_people_come_and_go(shop: Shop, admin: httpx.Clie
     assert "is forgotten" in forgotten.stderr
     assert [key["key_id"] for key in listed(shop)] == [found[0]["key_id"]]
     assert shop.keys_file.read_text().count("\n") == 1
+    trail = "SELECT action, changes FROM audit_entries WHERE actor = 'cli:keys' ORDER BY id"
+    entries = shop.fetch(trail)
+    assert ("keys.rotate", {"current": found[0]["key_id"], "rewrapped": rotated[0]["rewrapped"]}) in entries
+    assert ("keys.forget", {"key": old["key_id"]}) in entries
     user_id, email = make_person(admin)
     assert emails(admin) == {**shown, user_id: email}
     again = admin.post("/api/v1/products", json=product, headers=fingerprinted)

@@ -13,8 +13,10 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -527,6 +529,75 @@ def test_the_terminal_erases_by_address_and_says_what_it_waits_for(
     assert state_of(shop, person.id) == ERASED
     assert [result.returncode for result in unknown] == [1, 1, 1]
     assert all(re.fullmatch(r"Error: .*\n", result.stderr) for result in unknown)
+
+
+def test_the_terminal_reads_an_address_from_its_input_and_records_a_reason(
+    shop: Shop, person: Person, tmp_path: Path
+) -> None:
+    shop.run("privacy", "export", str(person.id), str(tmp_path / "one.json"), "--reason", "letter-431")
+    erased = subprocess.run(
+        [sys.executable, "-m", "counterfoil", "privacy", "erase", "-", "--reason", "letter-432"],
+        env={**os.environ, **shop.environment},
+        input=f"{person.email}\n",
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert erased.returncode == 0, erased.stderr
+    assert state_of(shop, person.id) == ERASED
+    reasons = "SELECT DISTINCT action, reason FROM audit_entries WHERE target_id = %s AND reason <> '' ORDER BY 1"
+    assert {*shop.fetch(reasons, person.id)} >= {
+        ("erasure.request", "letter-432"),
+        ("user.erase", "letter-432"),
+        ("user.export", "letter-431"),
+    }
+
+
+def test_the_last_administrator_stays(
+    empty_database: Callable[[], str], make_token: Callable[..., str], tmp_path: Path
+) -> None:
+    shop = make_shop(empty_database, tmp_path)
+    tokens = [make_token("admin", database_url=shop.url) for _ in range(2)]
+    admins = [row[0] for row in shop.fetch("SELECT id FROM users ORDER BY id")]
+    start = Barrier(2)
+    with shop.serve() as service:
+
+        def leave(token: str) -> int:
+            with service.client(token) as client:
+                start.wait(10)
+                return int(client.delete(f"{USERS}/me").status_code)
+
+        with ThreadPoolExecutor(2) as pool:
+            statuses = sorted(pool.map(leave, tokens))
+        [(last,)] = shop.fetch("SELECT id FROM users WHERE role = 'admin' AND is_active")
+        with service.client(tokens[admins.index(last)]) as client:
+            refused = [
+                client.delete(f"{USERS}/me"),
+                client.put(f"{USERS}/{last}", json={"is_active": False}),
+                client.put(f"{USERS}/{last}", json={"role": "customer"}),
+            ]
+            kept = client.put(f"{USERS}/{last}", json={"role": "admin"})
+
+    assert statuses == [204, 409]
+    assert [(a.status_code, a.json()["error"]["code"]) for a in refused] == [(409, "LAST_ADMINISTRATOR")] * 3
+    assert kept.status_code == 200
+    assert shop.fetch("SELECT role, is_active FROM users WHERE id = %s", last) == [("admin", True)]
+
+
+def test_a_replay_that_shows_somebodys_data_to_staff_leaves_an_entry(
+    shop: Shop, service: Service, admin_token: str
+) -> None:
+    body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD}
+    key = {"Idempotency-Key": f"by-staff-{secrets.token_hex(8)}"}
+
+    with service.client(admin_token) as admin:
+        first, again = (admin.post(USERS, json=body, headers=key) for _ in range(2))
+
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    read = "SELECT count(*) FROM audit_entries WHERE action = 'user.read' AND target_id = %s"
+    assert shop.fetch(read, first.json()["id"]) == [(1,)]
 
 
 def test_keys_without_an_account_are_swept_when_asked(shop: Shop, person: Person) -> None:

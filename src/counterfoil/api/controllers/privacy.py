@@ -64,7 +64,7 @@ class PrivacyController(Controller):
         status_code=202,
         responses={
             204: ResponseSpec(None, description="Erased", generate_examples=False),
-            **problems(401, 403, 404, 503),
+            **problems(401, 403, 404, 409, 503),
         },
         permission=Permission.ACCOUNT_SELF,
         sync_to_thread=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Response, get, post, put
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
@@ -35,12 +36,17 @@ from counterfoil.api.schemas.users import (
     render_user,
 )
 from counterfoil.infrastructure.database import run_in_thread
+from counterfoil.infrastructure.idempotency import Answer
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.users import recovery, services, sessions
 from counterfoil.users.errors import ScopeMissing
 from counterfoil.users.permissions import PUBLIC, Actor, Permission, Role, may, require, require_person
 
 UserId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The account's id.")]
+
+
+class _Identified(msgspec.Struct):
+    id: int
 
 
 class UsersController(Controller):
@@ -163,6 +169,12 @@ def _create(request: AnyRequest, data: CreateUserIn, actor: Actor | None) -> Res
         recovery.request_confirmation(user.id)
         return AboutPerson(render_user(user), user.subject_id)
 
+    def read_again(replay: Answer) -> None:
+        # Staff see the person's data once more, as with GET: that leaves its entry too.
+        if actor is not None:
+            user_id = msgspec.json.decode(replay.body, type=_Identified).id
+            write(lambda: services.inspect_user(user_id, **_reader(request)))
+
     # Somebody without an account has no scope for keys but the address that registers.
     principal = actor.principal if actor else run_in_thread(services.registration_principal, email)
     return write_once(
@@ -171,6 +183,7 @@ def _create(request: AnyRequest, data: CreateUserIn, actor: Actor | None) -> Res
         create,
         principal=principal,
         prepare=lambda: hashed.append(services.hash_password(data.password, email=email, name=data.name)),
+        replaying=read_again,
     )
 
 
