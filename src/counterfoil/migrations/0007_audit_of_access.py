@@ -16,7 +16,7 @@ DECLARE
 BEGIN
   FOR v_table IN
     SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-      AND relname IN ('django_content_type', 'auth_permission', 'auth_group', 'auth_group_permissions')
+      AND relname IN ('auth_permission', 'auth_group', 'auth_group_permissions')
       AND pg_has_role(relowner, 'USAGE')
   LOOP
     EXECUTE format('{change}', v_table);

@@ -6,7 +6,7 @@ import socket
 
 import httpx
 
-from conftest import Service, run_counterfoil
+from conftest import PRODUCTION, Service, run_counterfoil
 
 
 def test_a_second_service_on_the_same_port_is_refused(service: Service) -> None:
@@ -36,7 +36,8 @@ def test_a_port_of_another_program_is_refused_even_when_it_would_share_it(databa
 
 
 def test_an_address_that_is_not_of_this_machine_is_one_clear_sentence(database_url: str) -> None:
-    refused = run_counterfoil("serve", "--host", "192.0.2.1", "--port", "1", check=False, DATABASE_URL=database_url)
+    environment = {**PRODUCTION, "DATABASE_URL": database_url}
+    refused = run_counterfoil("serve", "--host", "192.0.2.1", "--port", "1", check=False, **environment)
 
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: Port 1 cannot be used (")

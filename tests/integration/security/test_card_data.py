@@ -127,7 +127,7 @@ def test_references_and_keys_made_by_machines_pass(
     customer: httpx.Client, make_product: Callable[..., int], db: psycopg.Connection[Any]
 ) -> None:
     product = make_product()
-    references = ["1736937000123456", "00000000-1111-4111-8111-111111111111", "2025-01-15-103000", "x4111111111111111"]
+    references = ["1736937000123456", "00000000-1111-4111-8111-111111111111", "2025-01-15-103000", "PO-2025-000017"]
 
     statuses = [
         customer.post(

@@ -6,12 +6,19 @@ import re
 from typing import Any
 
 import httpx
+import pytest
 from accounts import register
-from test_console_access import browser, operator
+from test_console_access import browser
 
 from conftest import Service
 
-__all__ = ["browser", "operator"]
+__all__ = ["browser"]
+
+
+@pytest.fixture
+def operator(admin: httpx.Client) -> dict[str, Any]:
+    """An administrator, who may see accounts and the trail."""
+    return register(admin, role="admin")
 
 
 def test_there_is_nothing_that_leads_nowhere(browser: httpx.Client, operator: dict[str, Any]) -> None:
