@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from accounts import bearer, make_key, register, sign_in
+from accounts import bearer, mint_key, register, sign_in
 
 from conftest import Service
 
@@ -146,9 +146,10 @@ def test_security_RL_01_strangers_are_counted_by_address_and_a_forged_one_does_n
     assert (passed, refused) == ([201] * 2, [429] * 3)
 
 
+@pytest.mark.usefixtures("django_ready")
 def test_security_RL_01_one_key_uses_half_of_what_its_account_may(serve: Serve, admin: httpx.Client) -> None:
     account = register(admin, role="support")
-    keys = [make_key(admin, account["id"], "orders:read")["key"] for _ in range(2)]
+    keys = [mint_key(account["id"], "orders:read")["key"] for _ in range(2)]
 
     with serve(COUNTERFOIL_LIMIT_READ="10/3600") as service, service.client() as client:
         answers = [[client.get(ORDERS, headers=bearer(key)) for _ in range(6)] for key in keys]
@@ -193,11 +194,12 @@ def test_security_RL_01_wrong_credentials_are_limited_and_right_ones_from_the_sa
     assert right.status_code == 200
 
 
+@pytest.mark.usefixtures("django_ready")
 def test_security_RL_01_past_the_limit_of_wrong_credentials_no_unknown_key_is_looked_up(
     serve: Serve, admin: httpx.Client, make_token: Callable[..., str], database_url: str
 ) -> None:
     account = int(register(admin, role="support")["id"])
-    known, fresh = (make_key(admin, account, "orders:read")["key"] for _ in range(2))
+    known, fresh = (mint_key(account, "orders:read")["key"] for _ in range(2))
     forget_limits(database_url)
 
     with serve(COUNTERFOIL_LIMIT_REFUSED="3/3600") as service, service.client() as client:

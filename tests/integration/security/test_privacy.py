@@ -209,7 +209,9 @@ def test_a_ciphertext_that_is_moved_to_somebody_else_does_not_open(
 
 
 # ---------------------------------------------------------------- export
-def test_security_GD_03_an_export_is_complete_and_ones_own(service: Service, product_id: int, admin_token: str) -> None:
+def test_security_GD_03_an_export_is_complete_and_ones_own(
+    shop: Shop, service: Service, product_id: int, admin_token: str
+) -> None:
     one, other = Person(), Person()
     for each in (one, other):
         each.register(service)
@@ -217,8 +219,8 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(service: Service, pro
     [foreign] = other.buy(service, product_id, orders=1)
     with service.client(admin_token) as admin:
         admin.get(f"{USERS}/{one.id}")
-        key = {"user_id": one.id, "name": f"laptop {one.mark}", "scopes": ["orders:read"], "expires_in_days": 30}
-        assert admin.post("/api/v1/api-keys", json=key).status_code == 201
+    key = ("--user", str(one.id), "--name", f"laptop {one.mark}", "--scope", "orders:read", "--days", "30")
+    shop.run("create-api-key", *key)
 
     with service.client(one.token) as client:
         as_json = client.get(f"{USERS}/me/export")
