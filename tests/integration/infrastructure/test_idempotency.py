@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import httpx
@@ -269,15 +269,16 @@ def test_products_users_and_placed_drafts_replay_too(
             "/api/v1/products", json={"sku": email[:12], "name": "X", "price": "1", "currency": "EUR"}, headers=key
         ),
         lambda key: anonymous.post("/api/v1/users", json=person, headers=key),
-        lambda key: admin.post("/api/v1/users", json={**person, "email": f"x{email}", "role": "support"}, headers=key),
         lambda key: admin.post(f"{ORDERS}/{draft}/place", headers=key),
+        lambda key: admin.post("/api/v1/users", json={**person, "email": f"x{email}", "role": "support"}, headers=key),
     ]
     for send in sends:
         key = new_key()
         first = send(key)
         assert first.status_code in {200, 201}, first.text
 
-        with nothing_written():
+        # Staff who see a person's data again leave an entry again.
+        with nullcontext() if send is sends[-1] else nothing_written():
             second = send(key)
 
         assert (second.status_code, second.content) == (first.status_code, first.content)

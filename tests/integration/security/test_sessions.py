@@ -351,7 +351,7 @@ def wait_for_a_waiter(db: Connection) -> None:
 def test_security_AN_07_a_dump_holds_hashes_of_keys_and_refresh_tokens_only(
     anonymous: httpx.Client, admin: httpx.Client, db: Connection
 ) -> None:
-    account = register(anonymous)
+    account = register(admin, role="service")
     tokens = sign_in(anonymous, account)
     idempotency = {"Idempotency-Key": secrets.token_hex(16)}
     body = {"user_id": account["id"], "name": "dump", "scopes": ["orders:read"]}
