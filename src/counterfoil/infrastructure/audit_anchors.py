@@ -76,7 +76,7 @@ def write_anchor(target: Path) -> tuple[Path, ChainHead]:
     try:
         if target.suffix and not target.is_dir():
             return _append(target, text), head
-        return _write_new(target, f"anchor-{head.at:%Y%m%dT%H%M%SZ}-{head.entries:012}.json", text), head
+        return _write_new(target, f"anchor-{head.at:%Y%m%dT%H%M%S.%fZ}-{head.entries:012}.json", text), head
     except OSError as error:
         raise AnchorFailed(f"The anchor cannot be written to {target}: {error.strerror}.") from error
 
