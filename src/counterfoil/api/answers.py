@@ -233,13 +233,6 @@ def if_match(request: AnyRequest) -> str | None:
     return found[1]
 
 
-def refuse_unknown_parameters(request: AnyRequest, known: frozenset[str]) -> None:
-    """Raise ValidationFailed for query parameters that this list does not have: a misspelt filter must not widen it."""
-    unknown = sorted(set(request.query_params) - known)
-    if unknown:
-        raise ValidationFailed([{"field": name, "message": "This parameter is not known here."} for name in unknown])
-
-
 def open_cursor(request: AnyRequest, cursor: str | None) -> str | None:
     """Return the position in a cursor of this caller and these filters; raises InvalidCursor."""
     if cursor is None:
