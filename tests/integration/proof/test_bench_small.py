@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
+from counterfoil.infrastructure.embedded_postgres import EmbeddedPostgres
 from counterfoil.proof.bench.report import make_report
 from counterfoil.proof.bench.runner import BenchPlan, run_bench
 from counterfoil.proof.replay import Replay, ReplayFailed, fetch_directory
@@ -30,12 +32,19 @@ TINY = BenchPlan(
 )
 
 
-def test_a_tiny_bench_measures_everything_breaks_no_promise_and_leaves_nothing_behind(postgres_url: str) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
+@pytest.fixture
+def idle_postgres_url(tmp_path: Path) -> Iterator[str]:
+    """A server of its own: the bench wants 64 connections of the 100, and the session's services hold theirs."""
+    with EmbeddedPostgres(tmp_path / "postgres") as server:
+        yield server.url
+
+
+def test_a_tiny_bench_measures_everything_breaks_no_promise_and_leaves_nothing_behind(idle_postgres_url: str) -> None:
+    with psycopg.connect(idle_postgres_url, autocommit=True) as connection:
         before = connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()
         steps: list[str] = []
 
-        result = run_bench(TINY, database_url=postgres_url, on_progress=steps.append)
+        result = run_bench(TINY, database_url=idle_postgres_url, on_progress=steps.append)
         report = json.loads(json.dumps(make_report(result)))
 
         assert report["violations_by_rule"] == {}
