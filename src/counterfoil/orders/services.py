@@ -12,6 +12,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing, repositories
 from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
+from counterfoil.orders.confirmation import confirm_locked
 from counterfoil.orders.errors import OrderNotFound
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView, order_as_of
@@ -38,6 +39,7 @@ __all__ = [
     "HotPath",
     "OrderFilter",
     "cancel_order",
+    "confirm_on_terms",
     "discard_drafts",
     "draft_order",
     "expire_orders",
@@ -193,6 +195,20 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
         inventory.release_allocations(units_of(before), actor=trace.principal, reason="cancelled")
     _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
     return record_event(order_id, step.event, trace)
+
+
+@transaction_required
+def confirm_on_terms(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, reason: str) -> OrderView:
+    """Confirm a placed order whose money is to follow. Joins the open transaction; locks order, then stock.
+
+    Idempotent: an order that is confirmed already is returned unchanged. Raises OrderNotFound, OrderChanged,
+    ActionNotAllowed.
+    """
+    declare("order.confirm", trace, reason=reason)
+    before = lock(order_id, actor=actor, etag=etag)
+    if before.status is OrderStatus.CONFIRMED:
+        return before
+    return confirm_locked(before, party=party_of(actor), trace=trace)
 
 
 def find_open_orders(user_id: int) -> list[OrderView]:

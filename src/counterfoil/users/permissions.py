@@ -33,6 +33,10 @@ class Permission(StrEnum):
     ORDERS_WRITE = "orders:write"
     # Not only one's own: see, place and change the orders of others.
     ORDERS_EVERYBODY = "orders:everybody"
+    # Bring orders to their customers: ship, take returns, hold, note, complete.
+    ORDERS_FULFIL = "orders:fulfil"
+    # Let goods go out before they are paid.
+    ORDERS_APPROVE = "orders:approve"
     API_KEYS_READ = "api-keys:read"
     API_KEYS_WRITE = "api-keys:write"
     METRICS_READ = "metrics:read"
@@ -58,6 +62,8 @@ GRANTS: Final[Mapping[Permission, frozenset[Role]]] = {
     Permission.ORDERS_READ: _EVERYBODY,
     Permission.ORDERS_WRITE: _EVERYBODY,
     Permission.ORDERS_EVERYBODY: _ON_BEHALF,
+    Permission.ORDERS_FULFIL: _ON_BEHALF,
+    Permission.ORDERS_APPROVE: frozenset({Role.MANAGER, Role.ADMIN}),
     Permission.API_KEYS_READ: _ADMINS,
     Permission.API_KEYS_WRITE: _ADMINS,
     Permission.METRICS_READ: _ADMINS,
