@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
     """Five new tables; nothing that the release before this one knows is changed."""
 
     dependencies = [
-        ('counterfoil', '0007_audit_of_access'),
+        ('counterfoil', '0008_order_life'),
     ]
 
     operations = [

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
+from counterfoil.orders.states import FulfillmentStatus, PaymentStatus, ReturnStatus
+
 
 class ItemFacts(msgspec.Struct, frozen=True):
-    """One line as sold; `unit_price_minor` counts the smallest unit of the order's currency."""
+    """One line as sold; `unit_price_minor` counts the smallest unit of the order's currency.
+
+    Of `quantity` units `shipped` have left the house, and of those `returned` came back.
+    """
 
     product_id: int
     sku: str
     name: str
     quantity: int
     unit_price_minor: int
+    shipped: int = 0
+    returned: int = 0
 
 
 class OrderFacts(msgspec.Struct, frozen=True):
-    """Payload of every `order.*` event: the whole order after the event."""
+    """Payload of every event of an order: the whole order after it. What has a default may be missing in a payload.
+
+    `about` names what the event is about when that is not the order itself: ids, amounts in minor units, words of code.
+    """
 
     order_id: int
     user_id: int
@@ -29,6 +40,14 @@ class OrderFacts(msgspec.Struct, frozen=True):
     created_at: datetime
     reserved_until: datetime | None
     items: tuple[ItemFacts, ...]
+    payment_status: PaymentStatus = PaymentStatus.UNPAID
+    fulfillment_status: FulfillmentStatus = FulfillmentStatus.UNFULFILLED
+    return_status: ReturnStatus = ReturnStatus.NONE
+    payment_unknown: bool = False
+    authorized_minor: int = 0
+    captured_minor: int = 0
+    refunded_minor: int = 0
+    about: dict[str, Any] = {}
 
 
 class TimelineEntry(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from counterfoil.orders.events import ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.holds import HoldTerms, OpenHolds
 from counterfoil.orders.pricing import PricedOrder
-from counterfoil.orders.states import OrderStatus
+from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus
 
 HotConnection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 HotPool: TypeAlias = psycopg_pool.AsyncConnectionPool[HotConnection]
@@ -160,8 +160,9 @@ _TEXT_MATCHES: Final = """(o.client_reference = %(text)s OR EXISTS (
 # A reservation that has run out is expired for the filter too, not only in what is shown.
 _STATUS_IS: Final[dict[OrderStatus, str]] = {
     **dict.fromkeys(OrderStatus, "o.status = %(status)s"),
-    OrderStatus.CREATED: "o.status = %(status)s AND o.reserved_until > now()",
-    OrderStatus.EXPIRED: "(o.status = %(status)s OR (o.status = 'created' AND o.reserved_until <= now()))",
+    OrderStatus.CREATED: "o.status = %(status)s AND (o.reserved_until > now() OR o.payment_in_flight)",
+    OrderStatus.EXPIRED: "(o.status = %(status)s OR (o.status = 'created' AND o.reserved_until <= now()"
+    " AND NOT o.payment_in_flight))",
 }
 
 
@@ -297,6 +298,40 @@ def read_timelines(order_ids: Sequence[int]) -> dict[int, list[TimelineEntry]]:
 
 
 @transaction_required
+def write_status(order_id: int, status: OrderStatus, *, hold_seconds: int, cancel_seconds: int) -> None:
+    """Write an order's new status and raise its version by one. Joins the transaction that holds its lock."""
+    fetch_all(
+        QUERIES["write_status"],
+        {
+            "order_id": order_id,
+            "status": status.value,
+            "hold_seconds": hold_seconds,
+            "cancel_seconds": cancel_seconds,
+        },
+    )
+
+
+@transaction_required
+def write_money(
+    order_id: int, *, status: PaymentStatus, in_flight: bool, unknown: bool, sums: tuple[Decimal, Decimal, Decimal]
+) -> None:
+    """Write what follows from an order's payments, and raise its version by one.
+
+    `sums` are what is authorized, captured and refunded. Joins the transaction that holds the order's lock.
+    """
+    fetch_all(
+        QUERIES["write_money"],
+        {
+            "order_id": order_id,
+            "payment_status": status.value,
+            "payment_in_flight": in_flight,
+            "payment_unknown": unknown,
+            **dict(zip(("authorized", "captured", "refunded"), sums, strict=True)),
+        },
+    )
+
+
+@transaction_required
 def mark_expired(order_ids: Sequence[int]) -> None:
     """Write the end of these reservations. Joins the transaction that holds the orders' locks."""
     fetch_all(QUERIES["mark_expired"], {"order_ids": list(order_ids)})
@@ -319,5 +354,12 @@ def _view(row: tuple[Any, ...]) -> OrderView:
         created_at=row[6],
         reserved_until=row[7],
         items=_items.decode(row[14]) if row[14] is not None else (),
+        payment_status=PaymentStatus(row[9]),
+        fulfillment_status=FulfillmentStatus(row[10]),
+        return_status=ReturnStatus(row[11]),
+        payment_unknown=row[15],
+        authorized_minor=row[16],
+        captured_minor=row[17],
+        refunded_minor=row[18],
     )
-    return OrderView(facts, OrderStatus(row[8]), row[9], row[10], row[11], row[12], row[13])
+    return OrderView(facts, OrderStatus(row[8]), row[12], row[13], *row[19:])

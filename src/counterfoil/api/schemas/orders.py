@@ -13,7 +13,14 @@ from counterfoil.kernel.money import CURRENCY_DIGITS
 from counterfoil.orders.commands import LINES_MAX, QUANTITY_MAX
 from counterfoil.orders.events import OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
-from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus, allowed_actions
+from counterfoil.orders.states import (
+    FulfillmentStatus,
+    OrderStatus,
+    Party,
+    PaymentStatus,
+    ReturnStatus,
+    allowed_actions,
+)
 
 
 class ItemIn(Struct, forbid_unknown_fields=True, frozen=True):
@@ -56,6 +63,8 @@ class ItemOut(Struct, frozen=True):
     quantity: int
     unit_price: Decimal
     line_total: Decimal
+    shipped: int
+    returned: int
 
 
 class OrderOut(Struct, frozen=True):
@@ -65,6 +74,7 @@ class OrderOut(Struct, frozen=True):
     user_id: Annotated[int, Meta(examples=[123])]
     status: OrderStatus
     payment_status: PaymentStatus
+    payment_unknown: Annotated[bool, Meta(description="An answer of the gateway is lost and being looked for.")]
     fulfillment_status: FulfillmentStatus
     return_status: ReturnStatus
     total: Annotated[Decimal, Meta(examples=[99.99], description="Exact, with the currency's digits.")]
@@ -99,6 +109,12 @@ class TimelineEntryOut(Struct, frozen=True):
     total: Decimal
     currency: str
     items: list[ItemOut]
+    payment_status: PaymentStatus
+    fulfillment_status: FulfillmentStatus
+    return_status: ReturnStatus
+    about: Annotated[
+        dict[str, int | str | bool | None], Meta(description="What the event is about, such as its payment_id.")
+    ]
 
 
 class TimelineOut(Struct, frozen=True):
@@ -108,23 +124,24 @@ class TimelineOut(Struct, frozen=True):
     events: list[TimelineEntryOut]
 
 
-def render_order(view: OrderView) -> OrderOut:
-    """Turn the core's view into what is shown."""
+def render_order(view: OrderView, party: Party) -> OrderOut:
+    """Turn the core's view into what is shown to a customer or to staff."""
     facts = view.facts
     digits = CURRENCY_DIGITS[facts.currency]
     return OrderOut(
         id=facts.order_id,
         user_id=facts.user_id,
         status=view.status,
-        payment_status=view.payment_status,  # type: ignore[arg-type] # text from a column with a CHECK on the same names
-        fulfillment_status=view.fulfillment_status,  # type: ignore[arg-type]
-        return_status=view.return_status,  # type: ignore[arg-type]
+        payment_status=facts.payment_status,
+        payment_unknown=facts.payment_unknown,
+        fulfillment_status=facts.fulfillment_status,
+        return_status=facts.return_status,
         total=_decimal(facts.total_minor, digits),
         currency=facts.currency,
         items=_items(facts, digits),
         client_reference=facts.client_reference,
         version=facts.version,
-        allowed_actions=allowed_actions(view.status),
+        allowed_actions=allowed_actions(view.situation, party),
         created_at=facts.created_at,
         placed_at=view.placed_at,
         reserved_until=facts.reserved_until,
@@ -132,18 +149,11 @@ def render_order(view: OrderView) -> OrderOut:
     )
 
 
-def render_placed(facts: OrderFacts) -> OrderOut:
+def render_placed(facts: OrderFacts, party: Party) -> OrderOut:
     """Show an order as it was the moment it was placed; the same facts give the same bytes for ever."""
     return render_order(
-        OrderView(
-            facts=facts,
-            status=OrderStatus.CREATED,
-            payment_status=PaymentStatus.UNPAID,
-            fulfillment_status=FulfillmentStatus.UNFULFILLED,
-            return_status=ReturnStatus.NONE,
-            placed_at=facts.created_at,
-            updated_at=facts.created_at,
-        )
+        OrderView(facts=facts, status=OrderStatus.CREATED, placed_at=facts.created_at, updated_at=facts.created_at),
+        party,
     )
 
 
@@ -163,6 +173,10 @@ def render_timeline(order_id: int, timeline: list[TimelineEntry]) -> TimelineOut
                 total=_decimal(entry.facts.total_minor, digits),
                 currency=entry.facts.currency,
                 items=_items(entry.facts, digits),
+                payment_status=entry.facts.payment_status,
+                fulfillment_status=entry.facts.fulfillment_status,
+                return_status=entry.facts.return_status,
+                about=entry.facts.about,
             )
         )
     return TimelineOut(order_id, events)
@@ -181,6 +195,8 @@ def _items(facts: OrderFacts, digits: int) -> list[Any]:
             item.quantity,
             _decimal(item.unit_price_minor, digits),
             _decimal(item.unit_price_minor * item.quantity, digits),
+            item.shipped,
+            item.returned,
         )
         for item in facts.items
     ]
