@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from counterfoil.payments.dispatcher import Dispatcher
 
 # An expired order should be seen within a second or two, and a change be chained within as much.
 _INTERVAL_SECONDS: Final = 1.0
@@ -31,12 +34,15 @@ class Job:
 def run_jobs(stop: threading.Event) -> None:
     """Run every job in rounds until told to stop.
 
-    Mails go out beside them: a mail server may take a minute to say no.
+    Mails go out beside them: a mail server may take a minute to say no. So are gateways asked for money.
     """
     mails = threading.Thread(target=_run_until, args=[_mail_jobs(), stop], daemon=True)
     mails.start()
+    payments = threading.Thread(target=_make_dispatcher().run, args=[stop])
+    payments.start()
     _run_until(_database_jobs(), stop)
     mails.join(_MAIL_STOP_SECONDS_MAX)
+    payments.join()  # ends by itself, within the time that a call takes
 
 
 def _run_until(jobs: list[Job], stop: threading.Event) -> None:
@@ -79,6 +85,7 @@ def _database_jobs() -> list[Job]:
     from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
+    from counterfoil.payments.notices import delete_old_notices
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
     from counterfoil.users import recovery, sessions
 
@@ -107,6 +114,7 @@ def _database_jobs() -> list[Job]:
         delete("delete_links", recovery.delete_done),
         delete("delete_console_sessions", delete_expired_sessions),
         delete("delete_mails", delete_old_mails),
+        delete("delete_notices", delete_old_notices),
     ]
 
 
@@ -128,3 +136,12 @@ def _mail_jobs() -> list[Job]:
     from counterfoil.users.recovery import send_due_mails
 
     return [Job("send_mails", lambda: send_due_mails(limit=_MAILS_MAX), _MAILS_MAX)]
+
+
+def _make_dispatcher() -> Dispatcher:
+    """Make what asks gateways for money; an order follows what they answer."""
+    from counterfoil.orders.settlement import settle
+    from counterfoil.payments.dispatcher import Dispatcher
+    from counterfoil.payments.wiring import gateways
+
+    return Dispatcher(gateways(), settle)
