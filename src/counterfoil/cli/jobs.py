@@ -78,16 +78,10 @@ def _run(job: Job) -> bool:
 def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
     from counterfoil.infrastructure.audit_anchors import write_due_anchor
-    from counterfoil.infrastructure.idempotency import delete_expired_keys
-    from counterfoil.infrastructure.limit_stores import delete_expired_limits
-    from counterfoil.infrastructure.session_store import delete_expired_sessions
     from counterfoil.kernel.ids import new_request_id
-    from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
-    from counterfoil.payments.notices import delete_old_notices
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
-    from counterfoil.users import recovery, sessions
 
     def expire() -> int:
         return expire_orders(limit=_EXPIRY_ORDERS_MAX, trace=Trace("job:expire-orders", new_request_id()))
@@ -98,15 +92,29 @@ def _database_jobs() -> list[Job]:
     def reapply() -> int:
         return reapply_tombstones(request_id=new_request_id()).people_erased
 
-    def delete(name: str, function: Callable[..., int]) -> Job:
-        return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
-
     return [
         Job("reapply_tombstones", _once(reapply), 2),
         Job("expire_orders", expire, _EXPIRY_ORDERS_MAX),
         Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
         Job("write_anchor", write_anchor, 2),
         Job("retry_erasures", lambda: retry_erasures(limit=_ERASURES_MAX, request_id=new_request_id()), _ERASURES_MAX),
+        *_deletions(),
+    ]
+
+
+def _deletions() -> list[Job]:
+    """Delete what has had its time."""
+    from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
+    from counterfoil.infrastructure.session_store import delete_expired_sessions
+    from counterfoil.notifications.services import delete_old_mails
+    from counterfoil.payments.notices import delete_old_notices
+    from counterfoil.users import recovery, sessions
+
+    def delete(name: str, function: Callable[..., int]) -> Job:
+        return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
+
+    return [
         delete("delete_idempotency_keys", delete_expired_keys),
         delete("delete_limits", delete_expired_limits),
         delete("delete_revocations", sessions.delete_old_revocations),
