@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from accounts import AUTH, KEYS, ORDERS, PASSWORD, USERS, bearer, logged, mint_key, register
 from litestar import Controller, Litestar, get
+from money import take_and_refund
 
 from conftest import Service
 
@@ -53,6 +54,10 @@ class World:
         found: dict[str, Any] = answer.json()
         return found
 
+    def payment(self) -> tuple[int, int]:
+        """A payment of the owner's that was taken, and a refund of a part of it."""
+        return take_and_refund(self.order()["id"], self.owner_id)
+
     def account(self) -> int:
         body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD}
         answer = self.clients["nobody"].post(USERS, json=body)
@@ -68,7 +73,7 @@ class Case:
     """How one route is asked: its address, its body, and the answer of somebody who may.
 
     `owned`: the object is the owner's, and others do not find it. `person_only`: no API key may, whatever its scopes.
-    `no_key`: anybody may, but not with a customer's API key.
+    `no_key`: anybody may, but not with a customer's API key. `missing`: the code of what is not found.
     """
 
     allowed: int
@@ -77,6 +82,7 @@ class Case:
     owned: bool = False
     person_only: bool = False
     no_key: bool = False
+    missing: str = "ORDER_NOT_FOUND"
     key: bool = field(default=False)
 
 
@@ -117,7 +123,32 @@ def order_at(tail: str = "", **values: Any) -> Callable[[World], str]:
     return lambda world: f"{ORDERS}/{world.order(**values)['id']}{tail}"
 
 
+def payment_at(tail: str = "") -> Callable[[World], str]:
+    return lambda world: f"/api/v1/payments/{world.payment()[0]}{tail}"
+
+
+def paid(allowed: int, tail: str = "", **values: Any) -> Case:
+    return Case(allowed, payment_at(tail), owned=True, missing="PAYMENT_NOT_FOUND", **values)
+
+
+# No worker asks the gateway here, so nobody waits: what is asked is refused at once, or costs nothing.
+PAYMENT_CASES: dict[str, Case] = {
+    "GET /api/v1/orders/{order_id}/payments": Case(200, order_at("/payments"), owned=True),
+    "POST /api/v1/orders/{order_id}/payments": Case(
+        409, order_at("/payments"), sending(method="pm_card_visa", amount="99.00"), owned=True, key=True
+    ),
+    "GET /api/v1/payments/{payment_id}": paid(200),
+    "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
+    "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
+    "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
+    "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
+    "GET /api/v1/refunds/{refund_id}": Case(
+        200, lambda world: f"/api/v1/refunds/{world.payment()[1]}", owned=True, missing="REFUND_NOT_FOUND"
+    ),
+    "POST /payments/callbacks/{provider}": Case(401, at("/payments/callbacks/sandbox"), sending()),
+}
 CASES: dict[str, Case] = {
+    **PAYMENT_CASES,
     "GET /api/v1/api-keys": Case(200, at(KEYS)),
     "POST /api/v1/api-keys": Case(201, at(KEYS), key_body, person_only=True),
     "DELETE /api/v1/api-keys/{key_id}": Case(204, lambda world: f"{KEYS}/{world.key()}", person_only=True),
@@ -230,7 +261,7 @@ def expected(rule: Any, case: Case, identity: str) -> tuple[int, str | None]:
     if case.person_only and identity.endswith("key"):
         return 403, "SIGN_IN_REQUIRED"
     hidden = case.owned and identity in (*STRANGERS, *ROLES) and role not in GRANTS[Permission.ORDERS_EVERYBODY]
-    return (404, "ORDER_NOT_FOUND") if hidden else (case.allowed, None)
+    return (404, case.missing) if hidden else (case.allowed, None)
 
 
 def test_security_AZ_01_matrix_of_every_route_and_everybody(
@@ -283,6 +314,7 @@ def test_security_AN_01_every_route_that_is_not_public_wants_credentials(
         "GET /api/v1/products/{product_id}",
         "GET /livez",
         "GET /readyz",
+        "POST /payments/callbacks/{provider}",
     }
 
 
