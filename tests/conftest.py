@@ -238,11 +238,17 @@ def make_person(email: str, role: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def till(make_database: Callable[[], str], make_token: Callable[..., str], tmp_path_factory: Any) -> Iterator[Any]:
-    """A shop of the module's own that takes money, with a worker: see settlement/till.py."""
+def till(
+    request: pytest.FixtureRequest,
+    make_database: Callable[[], str],
+    make_token: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """A shop of the module's own that takes money, with the settings in its TILL: see settlement/till.py."""
     from till import open_till
 
-    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till")) as shop:
+    settings = getattr(request.module, "TILL", {})
+    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till"), **settings) as shop:
         yield shop
 
 
