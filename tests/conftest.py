@@ -278,7 +278,9 @@ SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM sign_ins), (SELECT count(*) FROM sign_ins WHERE revoked_at IS NULL),
        (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM refresh_tokens WHERE used_at IS NULL),
        (SELECT count(*) FROM api_keys), (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL),
-       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations)
+       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations),
+       (SELECT count(*) FROM payments), (SELECT sum(version) FROM payments), (SELECT count(*) FROM payment_attempts),
+       (SELECT count(*) FROM refunds), (SELECT sum(version) FROM refunds), (SELECT count(*) FROM ledger_entries)
 """
 
 
