@@ -17,6 +17,7 @@ import psycopg
 from conftest import Service, run_counterfoil, running_service, running_worker
 
 T = TypeVar("T")
+CALLBACK_SECRET = "callback-secret-of-the-tests"
 
 
 def fresh_key() -> dict[str, str]:
@@ -38,7 +39,7 @@ class Till:
     # Looks of the resolver after 10 s come after 10 ms.
     ENVIRONMENT: ClassVar[dict[str, str]] = {
         "COUNTERFOIL_RESOLVER_SPEED": "1000",
-        "COUNTERFOIL_CALLBACK_SECRETS": "callback-secret-of-the-tests",
+        "COUNTERFOIL_CALLBACK_SECRETS": CALLBACK_SECRET,
     }
 
     def __init__(
@@ -150,12 +151,18 @@ class Till:
 
 @contextmanager
 def open_till(
-    database_url: str, make_token: Callable[..., str], directory: Path, *, worker: bool = True, **more: str
+    database_url: str,
+    make_token: Callable[..., str],
+    directory: Path,
+    *,
+    worker: bool = True,
+    port: int | None = None,
+    **more: str,
 ) -> Iterator[Till]:
     """Run a shop of its own: database, web process, worker and a sandbox that all of its processes share."""
     environment = {"COUNTERFOIL_SANDBOX_JOURNAL": str(directory / "sandbox.jsonl"), **Till.ENVIRONMENT, **more}
     with ExitStack() as stack:
-        service = stack.enter_context(running_service(database_url, directory, **environment))
+        service = stack.enter_context(running_service(database_url, directory, port=port, **environment))
         if worker:
             stack.enter_context(running_worker(database_url, directory, **environment))
         shop = Till(service, make_token, directory, environment)
