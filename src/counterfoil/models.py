@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
+from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
@@ -17,15 +18,21 @@ __all__ = [
     "AuditEntry",
     "AuditSeal",
     "ErasureRequest",
+    "Fulfillment",
+    "FulfillmentLine",
+    "Hold",
     "IdempotencyKey",
     "OneTimeToken",
     "Order",
     "OrderItem",
+    "OrderNote",
     "OutboxEvent",
     "Product",
     "Profile",
     "RateLimit",
     "RefreshToken",
+    "Return",
+    "ReturnLine",
     "SignIn",
     "StockLevel",
     "StockMovement",

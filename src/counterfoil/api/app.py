@@ -15,12 +15,15 @@ from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
+from counterfoil.api.controllers.fulfillments import FulfillmentsController, OrderFulfillmentsController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.order_steps import OrderStepsController
 from counterfoil.api.controllers.orders import OrdersController
 from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
+from counterfoil.api.controllers.remarks import RemarksController
+from counterfoil.api.controllers.returns import OrderReturnsController, ReturnsController
 from counterfoil.api.controllers.users import UsersController
 from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
@@ -46,6 +49,11 @@ def make_api(
             InventoryController,
             OrdersController,
             OrderStepsController,
+            OrderFulfillmentsController,
+            FulfillmentsController,
+            OrderReturnsController,
+            ReturnsController,
+            RemarksController,
             OperationsController,
         ],
         # From the outside in.
