@@ -22,3 +22,15 @@ def test_failpoints_start_nothing_outside_of_demo_mode() -> None:
 
     assert ended.returncode == 1
     assert "COUNTERFOIL_FAILPOINTS is for demo mode" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.usefixtures("django_ready")
+def test_a_process_makes_its_gateways_once_and_from_the_settings() -> None:
+    from counterfoil.payments.gateways.resilient import ResilientGateway
+    from counterfoil.payments.wiring import gateways
+
+    made = gateways()
+
+    assert (made.primary, made.fallback, sorted(made.by_name)) == ("sandbox", "", ["sandbox"])
+    assert isinstance(made.named("sandbox"), ResilientGateway)
+    assert gateways() is made
