@@ -153,6 +153,24 @@ def running_service(
             process.wait(45)
 
 
+@contextmanager
+def running_worker(database_url: str, directory: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `counterfoil work` until the block ends; it is stopped by its own pid."""
+    with (directory / f"work-{secrets.token_hex(4)}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "work"],
+            env={**os.environ, "DATABASE_URL": database_url, **environment},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(45)
+
+
 def wait_until_ready(service: Service) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -219,6 +237,21 @@ def make_person(email: str, role: Any) -> int:
     return run_in_thread(create)
 
 
+@pytest.fixture(scope="module")
+def till(
+    request: pytest.FixtureRequest,
+    make_database: Callable[[], str],
+    make_token: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """A shop of the module's own that takes money, with the settings in its TILL: see settlement/till.py."""
+    from till import open_till
+
+    settings = getattr(request.module, "TILL", {})
+    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till"), **settings) as shop:
+        yield shop
+
+
 @pytest.fixture
 def db(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A connection to the session's database, to look and never to act."""
@@ -283,7 +316,10 @@ SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM sign_ins), (SELECT count(*) FROM sign_ins WHERE revoked_at IS NULL),
        (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM refresh_tokens WHERE used_at IS NULL),
        (SELECT count(*) FROM api_keys), (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL),
-       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations)
+       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations),
+       (SELECT count(*) FROM payments), (SELECT sum(version) FROM payments),
+       (SELECT count(*) FROM payment_attempts), (SELECT sum(fence) FROM payment_attempts),
+       (SELECT count(*) FROM refunds), (SELECT sum(version) FROM refunds), (SELECT count(*) FROM ledger_entries)
 """
 
 

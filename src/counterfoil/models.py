@@ -6,6 +6,7 @@ from counterfoil.infrastructure.models import AuditEntry, AuditSeal, Idempotency
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
 from counterfoil.orders.models import Adjustment, Order, OrderItem
+from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
@@ -20,17 +21,22 @@ __all__ = [
     "ErasureRequest",
     "Fulfillment",
     "FulfillmentLine",
+    "GatewayNotice",
     "Hold",
     "IdempotencyKey",
+    "LedgerEntry",
     "OneTimeToken",
     "Order",
     "OrderItem",
     "OrderNote",
     "OutboxEvent",
+    "Payment",
+    "PaymentAttempt",
     "Product",
     "Profile",
     "RateLimit",
     "RefreshToken",
+    "Refund",
     "Return",
     "ReturnLine",
     "SignIn",

@@ -15,11 +15,13 @@ from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
+from counterfoil.api.controllers.callbacks import CallbacksController
 from counterfoil.api.controllers.fulfillments import FulfillmentsController, OrderFulfillmentsController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.order_steps import OrderStepsController
 from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.payments import PaymentsController
 from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
 from counterfoil.api.controllers.remarks import RemarksController
@@ -37,25 +39,10 @@ from counterfoil.api.route_table import list_routes
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_terms, draining)."""
+    """Assemble the application. `state`: what controllers need (hot, access, limiter, hold_terms, draining)."""
     api = Router(
         "/",
-        route_handlers=[
-            AuthController,
-            UsersController,
-            PrivacyController,
-            ApiKeysController,
-            ProductsController,
-            InventoryController,
-            OrdersController,
-            OrderStepsController,
-            OrderFulfillmentsController,
-            FulfillmentsController,
-            OrderReturnsController,
-            ReturnsController,
-            RemarksController,
-            OperationsController,
-        ],
+        route_handlers=_controllers(),
         # From the outside in.
         middleware=[limit_strangers, authenticate, limit_callers, refuse_unknown_query, check_query],
         request_class=ApiRequest,
@@ -74,6 +61,27 @@ def make_api(
     list_routes(app)  # refuses a route without a rule
     complete_description(app)
     return app
+
+
+def _controllers() -> list[ControllerRouterHandler]:
+    return [
+        AuthController,
+        UsersController,
+        PrivacyController,
+        ApiKeysController,
+        ProductsController,
+        InventoryController,
+        OrdersController,
+        OrderStepsController,
+        OrderFulfillmentsController,
+        FulfillmentsController,
+        OrderReturnsController,
+        ReturnsController,
+        RemarksController,
+        PaymentsController,
+        CallbacksController,
+        OperationsController,
+    ]
 
 
 def _openapi() -> OpenAPIConfig:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from counterfoil.payments.dispatcher import Dispatcher
 
 # An expired order should be seen within a second or two, and a change be chained within as much.
 _INTERVAL_SECONDS: Final = 1.0
@@ -33,12 +36,15 @@ class Job:
 def run_jobs(stop: threading.Event) -> None:
     """Run every job in rounds until told to stop.
 
-    Mails go out beside them: a mail server may take a minute to say no.
+    Mails go out beside them: a mail server may take a minute to say no. So are gateways asked for money.
     """
     mails = threading.Thread(target=_run_until, args=[_mail_jobs(), stop], daemon=True)
     mails.start()
+    payments = threading.Thread(target=_make_dispatcher().run, args=[stop])
+    payments.start()
     _run_until(_database_jobs(), stop)
     mails.join(_MAIL_STOP_SECONDS_MAX)
+    payments.join()  # ends by itself, within the time that a call takes
 
 
 def _run_until(jobs: list[Job], stop: threading.Event) -> None:
@@ -74,24 +80,16 @@ def _run(job: Job) -> bool:
 def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
     from counterfoil.infrastructure.audit_anchors import write_due_anchor
-    from counterfoil.infrastructure.idempotency import delete_expired_keys
-    from counterfoil.infrastructure.limit_stores import delete_expired_limits
-    from counterfoil.infrastructure.session_store import delete_expired_sessions
     from counterfoil.kernel.ids import new_request_id
-    from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.completion import complete_orders
     from counterfoil.orders.services import expire_orders
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
-    from counterfoil.users import recovery, sessions
 
     def write_anchor() -> int:
         return 1 if write_due_anchor() else 0
 
     def reapply() -> int:
         return reapply_tombstones(request_id=new_request_id()).people_erased
-
-    def delete(name: str, function: Callable[..., int]) -> Job:
-        return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
 
     return [
         Job("reapply_tombstones", _once(reapply), 2),
@@ -100,6 +98,23 @@ def _database_jobs() -> list[Job]:
         Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
         Job("write_anchor", write_anchor, 2),
         Job("retry_erasures", lambda: retry_erasures(limit=_ERASURES_MAX, request_id=new_request_id()), _ERASURES_MAX),
+        *_deletions(),
+    ]
+
+
+def _deletions() -> list[Job]:
+    """Delete what has had its time."""
+    from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
+    from counterfoil.infrastructure.session_store import delete_expired_sessions
+    from counterfoil.notifications.services import delete_old_mails
+    from counterfoil.payments.notices import delete_old_notices
+    from counterfoil.users import recovery, sessions
+
+    def delete(name: str, function: Callable[..., int]) -> Job:
+        return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
+
+    return [
         delete("delete_idempotency_keys", delete_expired_keys),
         delete("delete_limits", delete_expired_limits),
         delete("delete_revocations", sessions.delete_old_revocations),
@@ -107,6 +122,7 @@ def _database_jobs() -> list[Job]:
         delete("delete_links", recovery.delete_done),
         delete("delete_console_sessions", delete_expired_sessions),
         delete("delete_mails", delete_old_mails),
+        delete("delete_notices", delete_old_notices),
     ]
 
 
@@ -137,3 +153,12 @@ def _mail_jobs() -> list[Job]:
     from counterfoil.users.recovery import send_due_mails
 
     return [Job("send_mails", lambda: send_due_mails(limit=_MAILS_MAX), _MAILS_MAX)]
+
+
+def _make_dispatcher() -> Dispatcher:
+    """Make what asks gateways for money; an order follows what they answer."""
+    from counterfoil.orders.settlement import settle
+    from counterfoil.payments.dispatcher import Dispatcher
+    from counterfoil.payments.wiring import gateways
+
+    return Dispatcher(gateways(), settle)

@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     """New tables only, and an index for the job that completes orders."""
 
     dependencies = [
-        ('counterfoil', '0008_order_life'),
+        ('counterfoil', '0010_payments'),
     ]
 
     operations = [

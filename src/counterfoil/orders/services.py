@@ -24,6 +24,7 @@ from counterfoil.orders.placement import PlacedOrder
 from counterfoil.orders.pricing import Offer
 from counterfoil.orders.remarks import forget_notes
 from counterfoil.orders.repositories import HotPool, OrderFilter
+from counterfoil.orders.settlement import reconsider, refund_everything
 from counterfoil.orders.states import (
     BEGINNINGS,
     OrderAction,
@@ -177,7 +178,7 @@ def update_order(
         repositories.replace_items(order_id, priced)
         total = priced.total
     _write(before, step, total, client_reference or before.facts.client_reference, terms.seconds)
-    return record_event(order_id, step.event, trace)
+    return reconsider(record_event(order_id, step.event, trace), trace)
 
 
 @transaction_required
@@ -240,6 +241,10 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
         _release(expired, actor=trace.principal, reason="expired")
         repositories.mark_expired(order_ids)
         record_events(repositories.read_orders(order_ids), step.event, trace)
+        for view in expired:
+            if view.facts.authorized_minor + view.facts.captured_minor > view.facts.refunded_minor:
+                reason = "the order expired before all of it was paid"
+                refund_everything(view.facts.order_id, reason=reason, trace=trace, automatic=True)
         return len(expired)
 
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from accounts import AUTH, KEYS, ORDERS, PASSWORD, USERS, bearer, logged, mint_key, register
 from litestar import Controller, Litestar, get
+from money import take_and_refund
 
 from conftest import Service
 
@@ -55,6 +56,10 @@ class World:
         found: dict[str, Any] = answer.json()
         return found
 
+    def payment(self) -> tuple[int, int]:
+        """A payment of the owner's that was taken, and a refund of a part of it."""
+        return take_and_refund(self.order()["id"], self.owner_id)
+
     def account(self) -> int:
         body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD}
         answer = self.clients["nobody"].post(USERS, json=body)
@@ -69,17 +74,17 @@ class World:
 class Case:
     """How one route is asked: its address, its body, and the answer of somebody who may.
 
-    `owned`: the object is the owner's, and others do not find it (`hidden`: the code they hear). `person_only`: no API
-    key may, whatever its scopes. `no_key`: anybody may, but not with a customer's API key.
+    `owned`: the object is the owner's, and others do not find it. `person_only`: no API key may, whatever its scopes.
+    `no_key`: anybody may, but not with a customer's API key. `missing`: the code of what is not found.
     """
 
     allowed: int
     address: Callable[[World], str]
     body: Callable[[World], Any] = lambda _: None
     owned: bool = False
-    hidden: str = "ORDER_NOT_FOUND"
     person_only: bool = False
     no_key: bool = False
+    missing: str = "ORDER_NOT_FOUND"
     key: bool = field(default=False)
 
 
@@ -164,7 +169,32 @@ def shipped_order(world: World) -> int:
     return int(world.clients["owner"].get(fulfillment(world, "ship")).json()["order_id"])
 
 
+def payment_at(tail: str = "") -> Callable[[World], str]:
+    return lambda world: f"/api/v1/payments/{world.payment()[0]}{tail}"
+
+
+def paid(allowed: int, tail: str = "", **values: Any) -> Case:
+    return Case(allowed, payment_at(tail), owned=True, missing="PAYMENT_NOT_FOUND", **values)
+
+
+# No worker asks the gateway here, so nobody waits: what is asked is refused at once, or costs nothing.
+PAYMENT_CASES: dict[str, Case] = {
+    "GET /api/v1/orders/{order_id}/payments": Case(200, order_at("/payments"), owned=True),
+    "POST /api/v1/orders/{order_id}/payments": Case(
+        409, order_at("/payments"), sending(method="pm_card_visa", amount="99.00"), owned=True, key=True
+    ),
+    "GET /api/v1/payments/{payment_id}": paid(200),
+    "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
+    "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
+    "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
+    "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
+    "GET /api/v1/refunds/{refund_id}": Case(
+        200, lambda world: f"/api/v1/refunds/{world.payment()[1]}", owned=True, missing="REFUND_NOT_FOUND"
+    ),
+    "POST /payments/callbacks/{provider}": Case(401, at("/payments/callbacks/sandbox"), sending()),
+}
 CASES: dict[str, Case] = {
+    **PAYMENT_CASES,
     "GET /api/v1/api-keys": Case(200, at(KEYS)),
     "POST /api/v1/api-keys": Case(201, at(KEYS), key_body, person_only=True),
     "DELETE /api/v1/api-keys/{key_id}": Case(204, lambda world: f"{KEYS}/{world.key()}", person_only=True),
@@ -201,7 +231,7 @@ CASES: dict[str, Case] = {
         201, lambda world: f"{ORDERS}/{confirmed(world)}/fulfillments", sending()
     ),
     "GET /api/v1/orders/{order_id}/fulfillments": Case(200, order_at("/fulfillments"), owned=True),
-    "GET /api/v1/fulfillments/{fulfillment_id}": Case(200, fulfillment, owned=True, hidden="FULFILLMENT_NOT_FOUND"),
+    "GET /api/v1/fulfillments/{fulfillment_id}": Case(200, fulfillment, owned=True, missing="FULFILLMENT_NOT_FOUND"),
     "POST /api/v1/fulfillments/{fulfillment_id}/start": Case(200, lambda world: fulfillment(world, tail="/start")),
     "POST /api/v1/fulfillments/{fulfillment_id}/ship": Case(
         200, lambda world: fulfillment(world, tail="/ship"), sending(carrier="DHL")
@@ -223,7 +253,7 @@ CASES: dict[str, Case] = {
         201, lambda world: f"{ORDERS}/{shipped_order(world)}/returns", return_body, owned=True
     ),
     "GET /api/v1/orders/{order_id}/returns": Case(200, order_at("/returns"), owned=True),
-    "GET /api/v1/returns/{return_id}": Case(200, taken_back, owned=True, hidden="RETURN_NOT_FOUND"),
+    "GET /api/v1/returns/{return_id}": Case(200, taken_back, owned=True, missing="RETURN_NOT_FOUND"),
     "POST /api/v1/returns/{return_id}/approve": Case(
         200, lambda world: taken_back(world, tail="/approve"), sending(note="Send it back.")
     ),
@@ -319,7 +349,7 @@ def expected(rule: Any, case: Case, identity: str) -> tuple[int, str | None]:
     if case.person_only and identity.endswith("key"):
         return 403, "SIGN_IN_REQUIRED"
     hidden = case.owned and identity in (*STRANGERS, *ROLES) and role not in GRANTS[Permission.ORDERS_EVERYBODY]
-    return (404, case.hidden) if hidden else (case.allowed, None)
+    return (404, case.missing) if hidden else (case.allowed, None)
 
 
 def test_security_AZ_01_matrix_of_every_route_and_everybody(
@@ -372,6 +402,7 @@ def test_security_AN_01_every_route_that_is_not_public_wants_credentials(
         "GET /api/v1/products/{product_id}",
         "GET /livez",
         "GET /readyz",
+        "POST /payments/callbacks/{provider}",
     }
 
 
