@@ -64,6 +64,7 @@ def make_api(
 
 
 def _controllers() -> list[ControllerRouterHandler]:
+    """Return every controller there is."""
     return [
         AuthController,
         UsersController,
@@ -73,13 +74,13 @@ def _controllers() -> list[ControllerRouterHandler]:
         InventoryController,
         OrdersController,
         OrderStepsController,
+        PaymentsController,
+        CallbacksController,
         OrderFulfillmentsController,
         FulfillmentsController,
         OrderReturnsController,
         ReturnsController,
         RemarksController,
-        PaymentsController,
-        CallbacksController,
         OperationsController,
     ]
 

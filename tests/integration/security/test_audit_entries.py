@@ -219,16 +219,16 @@ CALLS: dict[str, Callable[[httpx.Client, MakeProduct], Call]] = {
         f"/api/v1/users/{user_of(admin)}", "user.update", {"role": "support"}
     ),
 }
-# Routes that need a mail, or more than one transaction: test_recovery.py, test_privacy.py and settlement/test_trail.py
-# look at their entries. A preview changes nothing; only a paid order is completed: test_completion.py.
+# Routes that need a mail, or more than one transaction: test_recovery.py, test_privacy.py and settlement/ look at their
+# entries. A preview changes nothing; only a paid order is completed: test_completion.py.
 ELSEWHERE = {
-    "POST /api/v1/orders/{order_id}/preview",
-    "POST /api/v1/orders/{order_id}/complete",
     "POST /api/v1/orders/{order_id}/payments",
     "POST /api/v1/payments/{payment_id}/capture",
     "POST /api/v1/payments/{payment_id}/void",
     "POST /api/v1/payments/{payment_id}/refunds",
     "POST /payments/callbacks/{provider}",
+    "POST /api/v1/orders/{order_id}/preview",
+    "POST /api/v1/orders/{order_id}/complete",
     "POST /api/v1/auth/email-confirmation",
     "POST /api/v1/auth/password-reset/confirm",
     "DELETE /api/v1/users/me",

@@ -74,17 +74,17 @@ class World:
 class Case:
     """How one route is asked: its address, its body, and the answer of somebody who may.
 
-    `owned`: the object is the owner's, and others do not find it. `person_only`: no API key may, whatever its scopes.
-    `no_key`: anybody may, but not with a customer's API key. `missing`: the code of what is not found.
+    `owned`: the object is the owner's, and others do not find it (`hidden`: the code they hear). `person_only`: no API
+    key may, whatever its scopes. `no_key`: anybody may, but not with a customer's API key.
     """
 
     allowed: int
     address: Callable[[World], str]
     body: Callable[[World], Any] = lambda _: None
     owned: bool = False
+    hidden: str = "ORDER_NOT_FOUND"
     person_only: bool = False
     no_key: bool = False
-    missing: str = "ORDER_NOT_FOUND"
     key: bool = field(default=False)
 
 
@@ -123,6 +123,32 @@ def key_body(world: World) -> dict[str, Any]:
 
 def order_at(tail: str = "", **values: Any) -> Callable[[World], str]:
     return lambda world: f"{ORDERS}/{world.order(**values)['id']}{tail}"
+
+
+def payment_at(tail: str = "") -> Callable[[World], str]:
+    return lambda world: f"/api/v1/payments/{world.payment()[0]}{tail}"
+
+
+def paid(allowed: int, tail: str = "", **values: Any) -> Case:
+    return Case(allowed, payment_at(tail), owned=True, hidden="PAYMENT_NOT_FOUND", **values)
+
+
+# No worker asks the gateway here, so nobody waits: what is asked is refused at once, or costs nothing.
+PAYMENT_CASES: dict[str, Case] = {
+    "GET /api/v1/orders/{order_id}/payments": Case(200, order_at("/payments"), owned=True),
+    "POST /api/v1/orders/{order_id}/payments": Case(
+        409, order_at("/payments"), sending(method="pm_card_visa", amount="99.00"), owned=True, key=True
+    ),
+    "GET /api/v1/payments/{payment_id}": paid(200),
+    "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
+    "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
+    "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
+    "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
+    "GET /api/v1/refunds/{refund_id}": Case(
+        200, lambda world: f"/api/v1/refunds/{world.payment()[1]}", owned=True, hidden="REFUND_NOT_FOUND"
+    ),
+    "POST /payments/callbacks/{provider}": Case(401, at("/payments/callbacks/sandbox"), sending()),
+}
 
 
 def confirmed(world: World) -> int:
@@ -169,30 +195,6 @@ def shipped_order(world: World) -> int:
     return int(world.clients["owner"].get(fulfillment(world, "ship")).json()["order_id"])
 
 
-def payment_at(tail: str = "") -> Callable[[World], str]:
-    return lambda world: f"/api/v1/payments/{world.payment()[0]}{tail}"
-
-
-def paid(allowed: int, tail: str = "", **values: Any) -> Case:
-    return Case(allowed, payment_at(tail), owned=True, missing="PAYMENT_NOT_FOUND", **values)
-
-
-# No worker asks the gateway here, so nobody waits: what is asked is refused at once, or costs nothing.
-PAYMENT_CASES: dict[str, Case] = {
-    "GET /api/v1/orders/{order_id}/payments": Case(200, order_at("/payments"), owned=True),
-    "POST /api/v1/orders/{order_id}/payments": Case(
-        409, order_at("/payments"), sending(method="pm_card_visa", amount="99.00"), owned=True, key=True
-    ),
-    "GET /api/v1/payments/{payment_id}": paid(200),
-    "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
-    "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
-    "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
-    "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
-    "GET /api/v1/refunds/{refund_id}": Case(
-        200, lambda world: f"/api/v1/refunds/{world.payment()[1]}", owned=True, missing="REFUND_NOT_FOUND"
-    ),
-    "POST /payments/callbacks/{provider}": Case(401, at("/payments/callbacks/sandbox"), sending()),
-}
 CASES: dict[str, Case] = {
     **PAYMENT_CASES,
     "GET /api/v1/api-keys": Case(200, at(KEYS)),
@@ -231,7 +233,7 @@ CASES: dict[str, Case] = {
         201, lambda world: f"{ORDERS}/{confirmed(world)}/fulfillments", sending()
     ),
     "GET /api/v1/orders/{order_id}/fulfillments": Case(200, order_at("/fulfillments"), owned=True),
-    "GET /api/v1/fulfillments/{fulfillment_id}": Case(200, fulfillment, owned=True, missing="FULFILLMENT_NOT_FOUND"),
+    "GET /api/v1/fulfillments/{fulfillment_id}": Case(200, fulfillment, owned=True, hidden="FULFILLMENT_NOT_FOUND"),
     "POST /api/v1/fulfillments/{fulfillment_id}/start": Case(200, lambda world: fulfillment(world, tail="/start")),
     "POST /api/v1/fulfillments/{fulfillment_id}/ship": Case(
         200, lambda world: fulfillment(world, tail="/ship"), sending(carrier="DHL")
@@ -253,7 +255,7 @@ CASES: dict[str, Case] = {
         201, lambda world: f"{ORDERS}/{shipped_order(world)}/returns", return_body, owned=True
     ),
     "GET /api/v1/orders/{order_id}/returns": Case(200, order_at("/returns"), owned=True),
-    "GET /api/v1/returns/{return_id}": Case(200, taken_back, owned=True, missing="RETURN_NOT_FOUND"),
+    "GET /api/v1/returns/{return_id}": Case(200, taken_back, owned=True, hidden="RETURN_NOT_FOUND"),
     "POST /api/v1/returns/{return_id}/approve": Case(
         200, lambda world: taken_back(world, tail="/approve"), sending(note="Send it back.")
     ),
@@ -349,7 +351,7 @@ def expected(rule: Any, case: Case, identity: str) -> tuple[int, str | None]:
     if case.person_only and identity.endswith("key"):
         return 403, "SIGN_IN_REQUIRED"
     hidden = case.owned and identity in (*STRANGERS, *ROLES) and role not in GRANTS[Permission.ORDERS_EVERYBODY]
-    return (404, case.missing) if hidden else (case.allowed, None)
+    return (404, case.hidden) if hidden else (case.allowed, None)
 
 
 def test_security_AZ_01_matrix_of_every_route_and_everybody(
