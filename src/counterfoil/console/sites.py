@@ -77,7 +77,9 @@ class _ViewOnly:
         return False
 
 
-class _Page(_ViewOnly, _ModelAdmin):
+class Page(_ViewOnly, _ModelAdmin):
+    """A table of its own in the console: a list, and a page for each row."""
+
     # An exact COUNT of a large table takes seconds; search results are counted, the whole is not.
     show_full_result_count = False
     list_per_page = 50
@@ -164,7 +166,7 @@ class Movements(_MovementCells, Rows):
 
 
 @admin.register(find_model("Order"))
-class OrderPage(ShowsPeople, _Page):
+class OrderPage(ShowsPeople, Page):
     """Orders, newest first, found by id, customer or reference."""
 
     person_field = "user_id"
@@ -209,7 +211,7 @@ class OrderPage(ShowsPeople, _Page):
 
 
 @admin.register(find_model("Product"))
-class ProductPage(_Page):
+class ProductPage(Page):
     """The catalogue, with what is in stock."""
 
     list_display = ("id", "sku", "name", "price_now", "active", "deleted_at")
@@ -230,7 +232,7 @@ class ProductPage(_Page):
 
 
 @admin.register(find_model("StockLevel"))
-class StockLevelPage(_Page):
+class StockLevelPage(Page):
     """What is there of each product and what is promised."""
 
     list_display = ("product_id", "sku_link", "on_hand", "reserved", "allocated", "available", "allow_backorder")
@@ -251,7 +253,7 @@ class StockLevelPage(_Page):
 
 
 @admin.register(find_model("StockMovement"))
-class StockMovementPage(_MovementCells, _Page):
+class StockMovementPage(_MovementCells, Page):
     """Every change of stock, newest first."""
 
     list_display = (
@@ -270,7 +272,7 @@ class StockMovementPage(_MovementCells, _Page):
 
 
 @admin.register(find_model("User"))
-class UserPage(ShowsPeople, _Page):
+class UserPage(ShowsPeople, Page):
     """Accounts; the password's hash is shown to nobody, and every reading of names leaves an audit entry."""
 
     list_display = ("id", "email_address", "full_name", "role", "is_active", "created_at")
@@ -315,7 +317,7 @@ class UserPage(ShowsPeople, _Page):
 
 
 @admin.register(find_model("AuditEntry"))
-class AuditPage(_Page):
+class AuditPage(Page):
     """Who changed what, newest first."""
 
     list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")
