@@ -15,6 +15,7 @@ from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
+from counterfoil.api.controllers.coupons import CouponsController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.orders import OrdersController
@@ -33,7 +34,7 @@ from counterfoil.api.route_table import list_routes
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_terms, draining)."""
+    """Assemble the application. `state`: what controllers need (hot, access, limiter, both terms, draining)."""
     api = Router(
         "/",
         route_handlers=[
@@ -43,6 +44,7 @@ def make_api(
             ApiKeysController,
             ProductsController,
             InventoryController,
+            CouponsController,
             OrdersController,
             OperationsController,
         ],

@@ -7,14 +7,30 @@ from datetime import datetime
 import msgspec
 
 
-class ItemFacts(msgspec.Struct, frozen=True):
-    """One line as sold; `unit_price_minor` counts the smallest unit of the order's currency."""
+class ItemFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line as sold; amounts count the smallest unit of the order's currency.
+
+    `tax_rate_ppm` is in millionths: 190,000 is 19 %. The tax is of the line's worth without its part of the discounts.
+    """
 
     product_id: int
     sku: str
     name: str
     quantity: int
     unit_price_minor: int
+    tax_rate_ppm: int = 0
+    tax_minor: int = 0
+    discount_minor: int = 0
+
+
+class AdjustmentFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An amount on top of or off the lines; a discount is below zero, and its label is the coupon's code."""
+
+    kind: str
+    label: str
+    amount_minor: int
+    tax_rate_ppm: int = 0
+    tax_minor: int = 0
 
 
 class OrderFacts(msgspec.Struct, frozen=True):
@@ -29,6 +45,14 @@ class OrderFacts(msgspec.Struct, frozen=True):
     created_at: datetime
     reserved_until: datetime | None
     items: tuple[ItemFacts, ...]
+    adjustments: tuple[AdjustmentFacts, ...] = ()
+    # Whether the prices contain their tax.
+    tax_included: bool = True
+
+    @property
+    def coupon_codes(self) -> tuple[str, ...]:
+        """The coupons that the order was priced with, in their order of application."""
+        return tuple(each.label for each in self.adjustments if each.kind == "discount")
 
 
 class TimelineEntry(msgspec.Struct, frozen=True):

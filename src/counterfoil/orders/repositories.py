@@ -18,12 +18,13 @@ from django.db import IntegrityError
 from counterfoil.infrastructure.database import fetch_all, fetch_one, load_queries, transaction_required
 from counterfoil.infrastructure.idempotency import KEY_HOURS
 from counterfoil.kernel.ids import new_uuid7
-from counterfoil.kernel.money import AMOUNT_MAX
+from counterfoil.kernel.money import AMOUNT_MAX, Money
 from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken
-from counterfoil.orders.events import ItemFacts, OrderFacts, TimelineEntry
+from counterfoil.orders.events import AdjustmentFacts, ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.holds import HoldTerms, OpenHolds
+from counterfoil.orders.price_terms import PriceTerms
 from counterfoil.orders.pricing import PricedOrder
 from counterfoil.orders.states import OrderStatus
 
@@ -32,6 +33,7 @@ HotPool: TypeAlias = psycopg_pool.AsyncConnectionPool[HotConnection]
 
 QUERIES: Final = load_queries(Path(__file__).with_name("queries.sql"))
 _items = msgspec.json.Decoder(tuple[ItemFacts, ...])
+_adjustments = msgspec.json.Decoder(tuple[AdjustmentFacts, ...])
 _facts = msgspec.json.Decoder(OrderFacts)
 _TOTAL_MAX: Final = Decimal(AMOUNT_MAX)
 _READ_ONE: Final = QUERIES["read_orders"].format(
@@ -49,10 +51,12 @@ _READ_OF: Final = QUERIES["read_orders"].format(
 
 # ---------------------------------------------------------------- hot path
 async def run_place_orders(
-    connection: HotConnection, commands: Sequence[PlaceOrder], *, terms: HoldTerms
+    connection: HotConnection, commands: Sequence[PlaceOrder], *, terms: HoldTerms, prices: PriceTerms
 ) -> list[tuple[Any, ...]]:
     """Run one batch in one statement, which is its own transaction. Returns (n, outcome, order id, facts) per order."""
     lines = [(n, line) for n, command in enumerate(commands, start=1) for line in command.lines]
+    named = [(n, code) for n, command in enumerate(commands, start=1) for code in command.coupon_codes]
+    rates = prices.shipping.values()
     cursor = await connection.execute(
         QUERIES["place_orders"],
         {
@@ -71,6 +75,13 @@ async def run_place_orders(
             "total_max": _TOTAL_MAX,
             "open_orders_max": terms.orders_max,
             "open_units_max": terms.units_max,
+            "coupon_orders": _integers(n for n, _ in named),
+            "coupon_codes": _words(code for _, code in named),
+            "tax_included": prices.tax_included,
+            "ship_currencies": _words(prices.shipping),
+            "ship_fees": _amounts(rate.fee for rate in rates),
+            "ship_free_from": _amounts(rate.free_from for rate in rates),
+            "ship_rate": prices.shipping_tax.to_decimal(),
         },
         prepare=True,
     )
@@ -80,6 +91,10 @@ async def run_place_orders(
 # Array literals: joining beats the driver's element by element adaptation of lists about tenfold.
 def _integers(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def _amounts(values: Iterable[Money | None]) -> str:
+    return "{" + ",".join(["NULL" if value is None else f"{value.to_decimal():f}" for value in values]) + "}"
 
 
 def _words(values: Iterable[str | None]) -> str:
@@ -208,6 +223,7 @@ def insert_draft(*, user_id: int, priced: PricedOrder, client_reference: str | N
             "total": priced.total.to_decimal(),
             "currency": priced.total.currency,
             "client_reference": client_reference,
+            "tax_included": priced.tax_included,
         },
     )
     assert row is not None
@@ -217,19 +233,35 @@ def insert_draft(*, user_id: int, priced: PricedOrder, client_reference: str | N
 
 @transaction_required
 def replace_items(order_id: int, priced: PricedOrder) -> None:
-    """Replace the lines of an order. Joins the open transaction, which holds the order's lock."""
+    """Replace the lines and adjustments of an order. Joins the open transaction, which holds the order's lock."""
     fetch_all(QUERIES["delete_items"], {"order_id": order_id})
+    fetch_all(QUERIES["delete_adjustments"], {"order_id": order_id})
     fetch_all(
         QUERIES["insert_items"],
         {
             "order_id": order_id,
-            "products": [offer.product_id for _, offer in priced.lines],
-            "skus": [offer.sku for _, offer in priced.lines],
-            "names": [offer.name for _, offer in priced.lines],
-            "quantities": [line.quantity for line, _ in priced.lines],
-            "prices": [offer.price.to_decimal() for _, offer in priced.lines],
+            "products": [each.offer.product_id for each in priced.lines],
+            "skus": [each.offer.sku for each in priced.lines],
+            "names": [each.offer.name for each in priced.lines],
+            "quantities": [each.line.quantity for each in priced.lines],
+            "prices": [each.offer.price.to_decimal() for each in priced.lines],
+            "tax_rates": [each.offer.tax_rate.to_decimal() for each in priced.lines],
+            "taxes": [each.tax.to_decimal() for each in priced.lines],
+            "discounts": [each.discount.to_decimal() for each in priced.lines],
         },
     )
+    if priced.adjustments:
+        fetch_all(
+            QUERIES["insert_adjustments"],
+            {
+                "order_id": order_id,
+                "kinds": [each.kind for each in priced.adjustments],
+                "labels": [each.label for each in priced.adjustments],
+                "amounts": [each.amount.to_decimal() for each in priced.adjustments],
+                "tax_rates": [each.tax_rate.to_decimal() for each in priced.adjustments],
+                "taxes": [each.tax.to_decimal() for each in priced.adjustments],
+            },
+        )
 
 
 @transaction_required
@@ -241,8 +273,12 @@ def update_order(
     currency: str,
     client_reference: str | None,
     hold_seconds: int,
+    tax_included: bool | None = None,
 ) -> None:
-    """Write an order's new state and raise its version by one. Joins the transaction that holds its lock."""
+    """Write an order's new state and raise its version by one. Joins the transaction that holds its lock.
+
+    `tax_included` None: as it is.
+    """
     fetch_all(
         QUERIES["update_order"],
         {
@@ -252,6 +288,7 @@ def update_order(
             "currency": currency,
             "client_reference": client_reference,
             "hold_seconds": hold_seconds,
+            "tax_included": tax_included,
         },
     )
 
@@ -319,5 +356,7 @@ def _view(row: tuple[Any, ...]) -> OrderView:
         created_at=row[6],
         reserved_until=row[7],
         items=_items.decode(row[14]) if row[14] is not None else (),
+        adjustments=_adjustments.decode(row[15]) if row[15] is not None else (),
+        tax_included=row[16],
     )
     return OrderView(facts, OrderStatus(row[8]), row[9], row[10], row[11], row[12], row[13])

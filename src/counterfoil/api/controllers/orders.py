@@ -22,6 +22,7 @@ from counterfoil.api.answers import (
 )
 from counterfoil.api.bodies import header
 from counterfoil.api.middleware.authentication import current_actor
+from counterfoil.api.schemas.coupons import parse_codes
 from counterfoil.api.schemas.fields import ID_MAX, parse_instant
 from counterfoil.api.schemas.orders import (
     OrderOut,
@@ -71,6 +72,7 @@ class OrdersController(Controller):
             idempotency_key=key,
             fingerprint=None if key is None else fingerprint_of(request, data),
             client_reference=data.client_reference,
+            coupon_codes=parse_codes(data.coupon_codes),
         )
         placed = await services.place_order(request.app.state.hot, command, actor=actor)
         return answer(
@@ -158,7 +160,14 @@ class OrdersController(Controller):
             request,
             None,
             lambda: render_order(
-                services.place_draft(order_id, etag=etag, actor=actor, trace=trace, terms=request.app.state.hold_terms)
+                services.place_draft(
+                    order_id,
+                    etag=etag,
+                    actor=actor,
+                    trace=trace,
+                    terms=request.app.state.hold_terms,
+                    prices=request.app.state.price_terms,
+                )
             ),
             status=200,
             authorise=lambda: services.require_may_see(order_id, actor=actor),
@@ -172,19 +181,23 @@ class OrdersController(Controller):
         sync_to_thread=True,
     )
     def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
-        """Change lines or reference of a draft or an unpaid order; stock changes by the difference."""
-        if data.items is None and data.client_reference is None:
-            raise ValidationFailed([{"field": "body", "message": "Name at least one of items, client_reference."}])
+        """Change lines, coupons or reference of a draft or an unpaid order; stock changes by the difference."""
+        if data.items is None and data.coupon_codes is None and data.client_reference is None:
+            message = "Name at least one of items, coupon_codes, client_reference."
+            raise ValidationFailed([{"field": "body", "message": message}])
+        codes = None if data.coupon_codes is None else parse_codes(data.coupon_codes)
         lines = None if data.items is None else merge_lines([(i.product_id, i.quantity) for i in data.items])
         view = write(
             lambda: services.update_order(
                 order_id,
                 lines=lines,
+                coupon_codes=codes,
                 client_reference=data.client_reference,
                 etag=if_match(request),
                 actor=current_actor(request),
                 trace=_trace(request),
                 terms=request.app.state.hold_terms,
+                prices=request.app.state.price_terms,
             )
         )
         return answer(render_order(view), etag=view.etag)
@@ -197,7 +210,7 @@ class OrdersController(Controller):
         sync_to_thread=True,
     )
     def cancel_order(self, request: AnyRequest, order_id: OrderId) -> None:
-        """Release the order's stock; 204, also when it was cancelled before."""
+        """Release the order's stock and its coupons; 204, also when it was cancelled before."""
         write(
             lambda: services.cancel_order(
                 order_id, etag=if_match(request), actor=current_actor(request), trace=_trace(request)
@@ -210,6 +223,7 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
 
     actor = current_actor(request)
     lines = merge_lines([(item.product_id, item.quantity) for item in data.items])
+    codes = parse_codes(data.coupon_codes)
     buyer = data.user_id or actor.user_id
     return await sync_to_thread(
         write_once,
@@ -219,9 +233,11 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
             services.draft_order(
                 user_id=buyer,
                 lines=lines,
+                coupon_codes=codes,
                 client_reference=data.client_reference,
                 actor=actor,
                 trace=_trace(request),
+                prices=request.app.state.price_terms,
             )
         ),
         authorise=lambda: services.require_may_order_for(buyer, actor),
