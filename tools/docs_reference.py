@@ -8,7 +8,7 @@ import json
 import pkgutil
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +22,7 @@ from counterfoil.config.settings import Settings
 from counterfoil.infrastructure.metrics import REGISTRY
 from counterfoil.kernel.errors import KINDS, DomainError, all_errors
 from counterfoil.orders.events import OrderFacts
-from counterfoil.orders.states import BEGINNINGS, TRANSITIONS, OrderStatus, render_state_diagram
+from counterfoil.orders.states import ACTIVITIES, BEGINNINGS, CHILD_EVENTS, TRANSITIONS, render_state_diagram
 
 _PACKAGES_WITH_ERRORS: Final = ("kernel", "infrastructure", "users", "products", "inventory", "orders", "api")
 _DOORS_AND_CORE: Final = tuple(f"counterfoil.{name}." for name in _PACKAGES_WITH_ERRORS)
@@ -202,6 +202,8 @@ def event_types() -> list[tuple[str, str]]:
         found.setdefault(event, set()).add(f"an order begins as `{status}`")
     for step in TRANSITIONS:
         found.setdefault(step.event, set()).add(f"{step.action}: `{step.before}` to `{step.after}`")
+    for event in CHILD_EVENTS:
+        found.setdefault(event, set()).add("something that belongs to the order changes; its status does not")
     return [(event, "; ".join(sorted(reasons))) for event, reasons in sorted(found.items())]
 
 
@@ -238,17 +240,21 @@ def _name(hint: Any) -> str:
 
 def render_order_states() -> str:
     """Return the page of order states."""
-    rows = [
-        (f"`{step.before}`", step.action, f"`{step.after}`", f"`{step.event}`", "people" if step.by_people else "a job")
+    steps = [
+        (f"`{step.before}`", step.action, f"`{step.after}`", f"`{step.event}`", _list(step.parties), _list(step.guards))
         for step in TRANSITIONS
     ]
-    reached = {step.after for step in TRANSITIONS} | set(BEGINNINGS)
-    later = [f"`{status}`" for status in OrderStatus if status not in reached]
-    reserved = f"\nThe states {', '.join(later)} have a name and a place in the database, and no way in yet.\n"
+    activities = [(a.action, _list(a.statuses), _list(a.parties), _list(a.guards)) for a in ACTIVITIES]
     return (
         f"# Order states\n\n{NOTE}{fence('mermaid', render_state_diagram())}\n"
-        f"{table(('from', 'action', 'to', 'event', 'by'), rows)}{reserved if later else ''}"
+        f"{table(('from', 'action', 'to', 'event', 'by', 'if'), steps)}\n"
+        "## What goes on while the status stays\n\n"
+        f"{table(('action', 'while', 'by', 'if'), activities)}"
     )
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
 
 
 # ---------------------------------------------------------------- settings, metrics, command line

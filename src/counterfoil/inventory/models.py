@@ -17,6 +17,10 @@ class MovementKind(StrEnum):
     LOSS = "loss"
     RESERVE = "reserve"
     RELEASE = "release"
+    ALLOCATE = "allocate"
+    DEALLOCATE = "deallocate"
+    DISPATCH = "dispatch"
+    RETURN = "return"
 
 
 _KINDS = [kind.value for kind in MovementKind]
@@ -82,6 +86,10 @@ class StockMovement(models.Model):
                     | Q(kind="loss", on_hand_delta__lt=0, reserved_delta=0, allocated_delta=0)
                     | Q(kind="reserve", on_hand_delta=0, reserved_delta__gt=0, allocated_delta=0)
                     | Q(kind="release", on_hand_delta=0, reserved_delta__lt=0, allocated_delta=0)
+                    | Q(kind="allocate", on_hand_delta=0, reserved_delta__lt=0, allocated_delta=-F("reserved_delta"))
+                    | Q(kind="deallocate", on_hand_delta=0, reserved_delta=0, allocated_delta__lt=0)
+                    | Q(kind="dispatch", on_hand_delta__lt=0, reserved_delta=0, allocated_delta=F("on_hand_delta"))
+                    | Q(kind="return", on_hand_delta__gt=0, reserved_delta=0, allocated_delta=0)
                 ),
                 name="ck_stock_movements_shape",
             ),

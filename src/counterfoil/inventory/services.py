@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
@@ -15,7 +15,10 @@ from counterfoil.inventory.repositories import Level, Movement
 __all__ = [
     "Level",
     "MovementKind",
+    "OrderUnits",
+    "allocate_reservations",
     "change_reservations",
+    "dispatch_allocations",
     "find_level",
     "list_movements",
     "lock_available",
@@ -23,9 +26,15 @@ __all__ = [
     "open_levels",
     "record_movement",
     "record_receipts",
+    "release_allocations",
     "release_reservations",
+    "restock_returns",
     "set_backorder",
+    "write_off",
 ]
+
+# (order id, product id, units)
+OrderUnits: TypeAlias = tuple[int, int, int]
 
 # Kinds that people enter; the others follow from orders.
 MANUAL_KINDS = (MovementKind.RECEIPT, MovementKind.ADJUSTMENT, MovementKind.LOSS)
@@ -136,11 +145,72 @@ def change_reservations(*, order_id: int, deltas: Mapping[int, int], actor: str)
 
 
 @transaction_required
-def release_reservations(reserved: Sequence[tuple[int, int, int]], *, actor: str, reason: str) -> None:
+def release_reservations(reserved: Sequence[OrderUnits], *, actor: str, reason: str) -> None:
     """Release (order id, product id, units) of many orders at once. Joins the open transaction; locks the levels."""
-    repositories.lock_levels([product_id for _, product_id, _ in reserved])
+    _move(reserved, MovementKind.RELEASE, reserved=-1, actor=actor, reason=reason)
+
+
+@transaction_required
+def allocate_reservations(reserved: Sequence[OrderUnits], *, actor: str) -> None:
+    """Turn reservations of confirmed orders into allocations: from here on they wait for dispatch, not for money.
+
+    Joins the open transaction; locks the levels in product order.
+    """
+    _move(reserved, MovementKind.ALLOCATE, reserved=-1, allocated=1, actor=actor)
+
+
+@transaction_required
+def release_allocations(allocated: Sequence[OrderUnits], *, actor: str, reason: str) -> None:
+    """Give back what was allocated to an order that is cancelled. Joins the open transaction; locks the levels."""
+    _move(allocated, MovementKind.DEALLOCATE, allocated=-1, actor=actor, reason=reason)
+
+
+@transaction_required
+def dispatch_allocations(allocated: Sequence[OrderUnits], *, actor: str) -> None:
+    """Let allocated units leave the house. Joins the open transaction; locks the levels in product order."""
+    _move(allocated, MovementKind.DISPATCH, on_hand=-1, allocated=-1, actor=actor)
+
+
+@transaction_required
+def restock_returns(returned: Sequence[OrderUnits], *, actor: str, reason: str) -> None:
+    """Put returned units back on the shelf. Joins the open transaction; locks the levels in product order."""
+    _move(returned, MovementKind.RETURN, on_hand=1, actor=actor, reason=reason)
+
+
+@transaction_required
+def write_off(lost: Sequence[OrderUnits], *, actor: str, reason: str) -> None:
+    """Write off units of an order that will not be sold again. Joins the open transaction; locks the levels.
+
+    The units are no longer promised to anybody (released or deallocated before).
+    """
+    _move(lost, MovementKind.LOSS, on_hand=-1, actor=actor, reason=reason)
+
+
+def _move(
+    units: Sequence[OrderUnits],
+    kind: MovementKind,
+    *,
+    on_hand: int = 0,
+    reserved: int = 0,
+    allocated: int = 0,
+    actor: str,
+    reason: str = "",
+) -> None:
+    """Write one movement for each (order, product): its units times the given signs."""
+    if not units:
+        return
+    repositories.lock_levels([product_id for _, product_id, _ in units])
     movements = [
-        Movement(product_id, MovementKind.RELEASE, reserved_delta=-units, order_id=order_id)
-        for order_id, product_id, units in reserved
+        Movement(
+            product_id,
+            kind,
+            on_hand_delta=on_hand * count,
+            reserved_delta=reserved * count,
+            allocated_delta=allocated * count,
+            order_id=order_id,
+        )
+        for order_id, product_id, count in units
+        if count
     ]
-    repositories.apply_movements(movements, actor=actor, reason=reason)
+    if movements:
+        repositories.apply_movements(movements, actor=actor, reason=reason)

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
     """Only added to: the release before goes on with place_orders_v2(), which knows no tax, coupons and shipping."""
 
     dependencies = [
-        ('counterfoil', '0007_audit_of_access'),
+        ('counterfoil', '0008_order_life'),
     ]
 
     operations = [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
+from counterfoil.orders.states import FulfillmentStatus, PaymentStatus, ReturnStatus
 
-class ItemFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+
+class ItemFacts(msgspec.Struct, frozen=True):
     """One line as sold; amounts count the smallest unit of the order's currency.
 
-    `tax_rate_ppm` is in millionths: 190,000 is 19 %. The tax is of the line's worth without its part of the discounts.
+    Of `quantity` units `shipped` have left the house, and of those `returned` came back. `tax_rate_ppm` is in
+    millionths: 190,000 is 19 %; the tax is of the line's worth without its part of the discounts.
     """
 
     product_id: int
@@ -18,6 +22,8 @@ class ItemFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     quantity: int
     unit_price_minor: int
+    shipped: int = 0
+    returned: int = 0
     tax_rate_ppm: int = 0
     tax_minor: int = 0
     discount_minor: int = 0
@@ -34,7 +40,10 @@ class AdjustmentFacts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OrderFacts(msgspec.Struct, frozen=True):
-    """Payload of every `order.*` event: the whole order after the event."""
+    """Payload of every event of an order: the whole order after it. What has a default may be missing in a payload.
+
+    `about` names what the event is about when that is not the order itself: ids, amounts in minor units, words of code.
+    """
 
     order_id: int
     user_id: int
@@ -45,6 +54,14 @@ class OrderFacts(msgspec.Struct, frozen=True):
     created_at: datetime
     reserved_until: datetime | None
     items: tuple[ItemFacts, ...]
+    payment_status: PaymentStatus = PaymentStatus.UNPAID
+    fulfillment_status: FulfillmentStatus = FulfillmentStatus.UNFULFILLED
+    return_status: ReturnStatus = ReturnStatus.NONE
+    payment_unknown: bool = False
+    authorized_minor: int = 0
+    captured_minor: int = 0
+    refunded_minor: int = 0
+    about: dict[str, Any] = {}
     adjustments: tuple[AdjustmentFacts, ...] = ()
     # Whether the prices contain their tax.
     tax_included: bool = True

@@ -8,20 +8,49 @@ from typing import Final
 
 import msgspec
 
+from counterfoil.orders.axes import is_covered
 from counterfoil.orders.events import OrderFacts, TimelineEntry
-from counterfoil.orders.states import BEGINNINGS, TRANSITIONS, OrderStatus
+from counterfoil.orders.states import BEGINNINGS, TRANSITIONS, OrderStatus, Situation
 
 
 class OrderView(msgspec.Struct, frozen=True):
-    """An order as it is now (or was, for `?at=`): the facts plus its four axes."""
+    """An order as it is now (or was, for `?at=`): the facts, its status, and what else decides what may be done.
+
+    The flags and windows are those of the database's clock when the order was read.
+    """
 
     facts: OrderFacts
     status: OrderStatus
-    payment_status: str
-    fulfillment_status: str
-    return_status: str
     placed_at: datetime | None
     updated_at: datetime
+    payment_in_flight: bool = False
+    is_held: bool = False
+    has_open_return: bool = False
+    within_cancel_window: bool = True
+    within_return_window: bool = True
+
+    @property
+    def situation(self) -> Situation:
+        """Return what the guards of transitions look at."""
+        facts = self.facts
+        return Situation(
+            status=self.status,
+            payment_status=facts.payment_status,
+            fulfillment_status=facts.fulfillment_status,
+            return_status=facts.return_status,
+            payment_in_flight=self.payment_in_flight,
+            is_covered=is_covered(
+                total=facts.total_minor,
+                authorized=facts.authorized_minor,
+                captured=facts.captured_minor,
+                refunded=facts.refunded_minor,
+            ),
+            has_captured=facts.captured_minor > facts.refunded_minor,
+            is_held=self.is_held,
+            has_open_return=self.has_open_return,
+            within_cancel_window=self.within_cancel_window,
+            within_return_window=self.within_return_window,
+        )
 
     @property
     def etag(self) -> str:
@@ -32,7 +61,7 @@ class OrderView(msgspec.Struct, frozen=True):
 # The status an order has after each event.
 STATUS_AFTER: Final[dict[str, OrderStatus]] = {
     **{event: status for status, event in BEGINNINGS.items()},
-    **{step.event: step.after for step in TRANSITIONS if step.event != "order.updated"},
+    **{step.event: step.after for step in TRANSITIONS if step.before is not step.after},
 }
 
 
@@ -50,9 +79,6 @@ def order_as_of(timeline: Sequence[TimelineEntry], instant: datetime) -> OrderVi
     return OrderView(
         facts=past[-1].facts,
         status=status,
-        payment_status="unpaid",
-        fulfillment_status="unfulfilled",
-        return_status="none",
         placed_at=placed_at,
         updated_at=past[-1].occurred_at,
     )

@@ -28,6 +28,16 @@ class Order(models.Model):
     payment_status = models.CharField(max_length=20, db_default=PaymentStatus.UNPAID)
     fulfillment_status = models.CharField(max_length=20, db_default=FulfillmentStatus.UNFULFILLED)
     return_status = models.CharField(max_length=20, db_default=ReturnStatus.NONE)
+    # What follows from payments, fulfilments, returns and holds, kept so that one row tells what may be done.
+    payment_in_flight = models.BooleanField(default=False, db_default=False)
+    payment_unknown = models.BooleanField(default=False, db_default=False)
+    authorized_amount = models.DecimalField(max_digits=19, decimal_places=4, db_default=0)
+    captured_amount = models.DecimalField(max_digits=19, decimal_places=4, db_default=0)
+    refunded_amount = models.DecimalField(max_digits=19, decimal_places=4, db_default=0)
+    is_held = models.BooleanField(default=False, db_default=False)
+    has_open_return = models.BooleanField(default=False, db_default=False)
+    cancel_until = models.DateTimeField(null=True)
+    return_until = models.DateTimeField(null=True)
     client_reference = models.CharField(max_length=64, null=True)  # noqa: DJ001 - NULL is "not given", outside UNIQUE
     version = models.IntegerField(db_default=1)
     placed_at = models.DateTimeField(null=True)
@@ -56,6 +66,12 @@ class Order(models.Model):
             _one_of("return_status", ReturnStatus, "ck_orders_return_status"),
             models.CheckConstraint(condition=Q(total_amount__gte=0), name="ck_orders_total"),
             models.CheckConstraint(condition=Q(version__gte=1), name="ck_orders_version"),
+            models.CheckConstraint(
+                condition=Q(
+                    authorized_amount__gte=0, refunded_amount__gte=0, captured_amount__gte=models.F("refunded_amount")
+                ),
+                name="ck_orders_money",
+            ),
             # A promise of stock has an end, and only a placed, open order holds one.
             models.CheckConstraint(
                 condition=Q(status="created", reserved_until__isnull=False, placed_at__isnull=False)
@@ -85,6 +101,8 @@ class OrderItem(models.Model):
     name = models.CharField(max_length=255)
     quantity = models.IntegerField()
     unit_price = models.DecimalField(max_digits=19, decimal_places=4)
+    shipped = models.IntegerField(db_default=0)
+    returned = models.IntegerField(db_default=0)
     # Percent; the tax is of the line's worth without its part of the discounts.
     tax_rate = models.DecimalField(max_digits=6, decimal_places=4, default=0, db_default=0)
     tax_amount = models.DecimalField(max_digits=19, decimal_places=4, default=0, db_default=0)
@@ -101,6 +119,10 @@ class OrderItem(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(quantity__gte=1), name="ck_order_items_quantity"),
             models.CheckConstraint(condition=Q(unit_price__gte=0), name="ck_order_items_unit_price"),
+            models.CheckConstraint(
+                condition=Q(returned__gte=0, shipped__gte=models.F("returned"), quantity__gte=models.F("shipped")),
+                name="ck_order_items_shipped",
+            ),
             models.CheckConstraint(
                 condition=Q(tax_rate__gte=0, tax_amount__gte=0, discount_amount__gte=0)
                 & Q(discount_amount__lte=F("quantity") * F("unit_price")),

@@ -17,12 +17,13 @@ from counterfoil.infrastructure.idempotency import IdempotencyInProgress, Idempo
 from counterfoil.kernel.errors import DomainError, ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing
+from counterfoil.orders.batch_statement import run_place_orders
 from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken, InsufficientInventory, OpenOrdersExceeded, Shortage
 from counterfoil.orders.events import OrderFacts
 from counterfoil.orders.holds import HoldTerms, too_many_units
 from counterfoil.orders.price_terms import PLAIN_TERMS, PriceTerms
-from counterfoil.orders.repositories import HotPool, run_place_orders
+from counterfoil.orders.repositories import HotPool
 
 # Deadlocks and serialization failures are retried here and nowhere else: full jitter, 10 to 250 ms.
 _RETRIES_MAX: Final = 5

@@ -10,18 +10,24 @@ SELECT n, outcome, order_id, facts FROM place_orders_v3(
 
 -- name: read_orders
 -- Orders with their lines as JSON, amounts in minor units. A reservation that has run out reads as expired, whether
--- the job has been there or not. {where} and {tail} are filled with fixed fragments by the repository.
+-- the job has been there or not, unless a payment is under way: that keeps it. {where} and {tail} are filled with fixed
+-- fragments by the repository.
 SELECT o.id, o.user_id, o.currency, (o.total_amount * minor_units_v1(o.currency))::bigint, o.client_reference,
        o.version, o.created_at, o.reserved_until,
-       CASE WHEN o.status = 'created' AND o.reserved_until <= now() THEN 'expired' ELSE o.status END,
+       CASE WHEN o.status = 'created' AND o.reserved_until <= now() AND NOT o.payment_in_flight THEN 'expired'
+            ELSE o.status END,
        o.payment_status, o.fulfillment_status, o.return_status, o.placed_at, o.updated_at,
        (SELECT json_agg(json_build_object(
                  'product_id', i.product_id, 'sku', i.sku, 'name', i.name, 'quantity', i.quantity,
                  'unit_price_minor', (i.unit_price * minor_units_v1(o.currency))::bigint,
-                 'tax_rate_ppm', trunc(i.tax_rate * 10000),
+                 'shipped', i.shipped, 'returned', i.returned, 'tax_rate_ppm', trunc(i.tax_rate * 10000),
                  'tax_minor', (i.tax_amount * minor_units_v1(o.currency))::bigint,
                  'discount_minor', (i.discount_amount * minor_units_v1(o.currency))::bigint) ORDER BY i.line_no)::text
         FROM order_items i WHERE i.order_id = o.id),
+       o.payment_unknown, (o.authorized_amount * minor_units_v1(o.currency))::bigint,
+       (o.captured_amount * minor_units_v1(o.currency))::bigint, (o.refunded_amount * minor_units_v1(o.currency))::bigint,
+       o.payment_in_flight, o.is_held, o.has_open_return, coalesce(o.cancel_until > now(), true),
+       coalesce(o.return_until > now(), true),
        (SELECT json_agg(json_build_object(
                  'kind', a.kind, 'label', a.label, 'amount_minor', (a.amount * minor_units_v1(o.currency))::bigint,
                  'tax_rate_ppm', trunc(a.tax_rate * 10000),
@@ -109,12 +115,32 @@ SET status = %(status)s, total_amount = %(total)s, currency = %(currency)s, clie
 WHERE id = %(order_id)s;
 
 -- name: lock_expired
--- Reservations that have run out, by the database's clock; those that somebody works on are left for the next round.
+-- Reservations that have run out, by the database's clock; those that somebody works on are left for the next round,
+-- and those with a payment under way until it is known.
 SELECT id FROM orders
-WHERE status = 'created' AND reserved_until <= now()
+WHERE status = 'created' AND reserved_until <= now() AND NOT payment_in_flight
 ORDER BY reserved_until
 LIMIT %(limit)s
 FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: write_status
+-- A new status of an order whose row the caller holds. What is reinstated gets a new deadline; confirming opens the time
+-- for cancelling.
+UPDATE orders
+SET status = %(status)s, version = version + 1, updated_at = now(),
+    reserved_until = CASE WHEN %(status)s = 'created' THEN now() + make_interval(secs => %(hold_seconds)s)
+                          ELSE reserved_until END,
+    cancel_until = CASE WHEN %(status)s = 'confirmed' THEN now() + make_interval(secs => %(cancel_seconds)s)
+                        ELSE cancel_until END
+WHERE id = %(order_id)s;
+
+-- name: write_money
+-- What follows from an order's payments.
+UPDATE orders
+SET payment_status = %(payment_status)s, payment_in_flight = %(payment_in_flight)s,
+    payment_unknown = %(payment_unknown)s, authorized_amount = %(authorized)s, captured_amount = %(captured)s,
+    refunded_amount = %(refunded)s, version = version + 1, updated_at = now()
+WHERE id = %(order_id)s;
 
 -- name: mark_expired
 UPDATE orders SET status = 'expired', version = version + 1, updated_at = now()

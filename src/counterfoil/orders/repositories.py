@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,17 +16,12 @@ import psycopg_pool
 from django.db import IntegrityError
 
 from counterfoil.infrastructure.database import fetch_all, fetch_one, load_queries, transaction_required
-from counterfoil.infrastructure.idempotency import KEY_HOURS
-from counterfoil.kernel.ids import new_uuid7
-from counterfoil.kernel.money import AMOUNT_MAX, Money
-from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken
 from counterfoil.orders.events import AdjustmentFacts, ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.holds import HoldTerms, OpenHolds
-from counterfoil.orders.price_terms import PriceTerms
 from counterfoil.orders.pricing import PricedOrder
-from counterfoil.orders.states import OrderStatus
+from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus
 
 HotConnection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 HotPool: TypeAlias = psycopg_pool.AsyncConnectionPool[HotConnection]
@@ -35,7 +30,6 @@ QUERIES: Final = load_queries(Path(__file__).with_name("queries.sql"))
 _items = msgspec.json.Decoder(tuple[ItemFacts, ...])
 _adjustments = msgspec.json.Decoder(tuple[AdjustmentFacts, ...])
 _facts = msgspec.json.Decoder(OrderFacts)
-_TOTAL_MAX: Final = Decimal(AMOUNT_MAX)
 _READ_ONE: Final = QUERIES["read_orders"].format(
     where="o.id = %(order_id)s AND (%(owner)s::bigint IS NULL OR o.user_id = %(owner)s)", tail=""
 )
@@ -50,64 +44,6 @@ _READ_OF: Final = QUERIES["read_orders"].format(
 
 
 # ---------------------------------------------------------------- hot path
-async def run_place_orders(
-    connection: HotConnection, commands: Sequence[PlaceOrder], *, terms: HoldTerms, prices: PriceTerms
-) -> list[tuple[Any, ...]]:
-    """Run one batch in one statement, which is its own transaction. Returns (n, outcome, order id, facts) per order."""
-    lines = [(n, line) for n, command in enumerate(commands, start=1) for line in command.lines]
-    named = [(n, code) for n, command in enumerate(commands, start=1) for code in command.coupon_codes]
-    rates = prices.shipping.values()
-    cursor = await connection.execute(
-        QUERIES["place_orders"],
-        {
-            "users": _integers(command.user_id for command in commands),
-            "actors": _words(command.principal for command in commands),
-            "keys": _words(command.idempotency_key for command in commands),
-            "fingerprints": _bytes(command.fingerprint for command in commands),
-            "requests": _words(command.request_id for command in commands),
-            "references": _words(command.client_reference for command in commands),
-            "events": _words(str(new_uuid7()) for _ in commands),
-            "line_orders": _integers(n for n, _ in lines),
-            "line_products": _integers(line.product_id for _, line in lines),
-            "line_quantities": _integers(line.quantity for _, line in lines),
-            "hold_seconds": terms.seconds,
-            "key_hours": KEY_HOURS,
-            "total_max": _TOTAL_MAX,
-            "open_orders_max": terms.orders_max,
-            "open_units_max": terms.units_max,
-            "coupon_orders": _integers(n for n, _ in named),
-            "coupon_codes": _words(code for _, code in named),
-            "tax_included": prices.tax_included,
-            "ship_currencies": _words(prices.shipping),
-            "ship_fees": _amounts(rate.fee for rate in rates),
-            "ship_free_from": _amounts(rate.free_from for rate in rates),
-            "ship_rate": prices.shipping_tax.to_decimal(),
-        },
-        prepare=True,
-    )
-    return await cursor.fetchall()
-
-
-# Array literals: joining beats the driver's element by element adaptation of lists about tenfold.
-def _integers(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def _amounts(values: Iterable[Money | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else f"{value.to_decimal():f}" for value in values]) + "}"
-
-
-def _words(values: Iterable[str | None]) -> str:
-    """Quote words of which every one has passed a pattern without quotes and backslashes (keys, ids, references)."""
-    literal = "{" + ",".join(["NULL" if value is None else f'"{value}"' for value in values]) + "}"
-    assert "\\" not in literal, "a word with a backslash would mean something else to PostgreSQL"
-    return literal
-
-
-def _bytes(values: Iterable[bytes | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"
-
-
 async def read_order(connection: HotConnection, order_id: int, *, owner: int | None) -> OrderView | None:
     """Return one order, or None when there is none that this owner (None: anybody) may see."""
     cursor = await connection.execute(_READ_ONE, {"order_id": order_id, "owner": owner}, prepare=True)
@@ -175,8 +111,9 @@ _TEXT_MATCHES: Final = """(o.client_reference = %(text)s OR EXISTS (
 # A reservation that has run out is expired for the filter too, not only in what is shown.
 _STATUS_IS: Final[dict[OrderStatus, str]] = {
     **dict.fromkeys(OrderStatus, "o.status = %(status)s"),
-    OrderStatus.CREATED: "o.status = %(status)s AND o.reserved_until > now()",
-    OrderStatus.EXPIRED: "(o.status = %(status)s OR (o.status = 'created' AND o.reserved_until <= now()))",
+    OrderStatus.CREATED: "o.status = %(status)s AND (o.reserved_until > now() OR o.payment_in_flight)",
+    OrderStatus.EXPIRED: "(o.status = %(status)s OR (o.status = 'created' AND o.reserved_until <= now()"
+    " AND NOT o.payment_in_flight))",
 }
 
 
@@ -334,6 +271,40 @@ def read_timelines(order_ids: Sequence[int]) -> dict[int, list[TimelineEntry]]:
 
 
 @transaction_required
+def write_status(order_id: int, status: OrderStatus, *, hold_seconds: int, cancel_seconds: int) -> None:
+    """Write an order's new status and raise its version by one. Joins the transaction that holds its lock."""
+    fetch_all(
+        QUERIES["write_status"],
+        {
+            "order_id": order_id,
+            "status": status.value,
+            "hold_seconds": hold_seconds,
+            "cancel_seconds": cancel_seconds,
+        },
+    )
+
+
+@transaction_required
+def write_money(
+    order_id: int, *, status: PaymentStatus, in_flight: bool, unknown: bool, sums: tuple[Decimal, Decimal, Decimal]
+) -> None:
+    """Write what follows from an order's payments, and raise its version by one.
+
+    `sums` are what is authorized, captured and refunded. Joins the transaction that holds the order's lock.
+    """
+    fetch_all(
+        QUERIES["write_money"],
+        {
+            "order_id": order_id,
+            "payment_status": status.value,
+            "payment_in_flight": in_flight,
+            "payment_unknown": unknown,
+            **dict(zip(("authorized", "captured", "refunded"), sums, strict=True)),
+        },
+    )
+
+
+@transaction_required
 def mark_expired(order_ids: Sequence[int]) -> None:
     """Write the end of these reservations. Joins the transaction that holds the orders' locks."""
     fetch_all(QUERIES["mark_expired"], {"order_ids": list(order_ids)})
@@ -356,7 +327,14 @@ def _view(row: tuple[Any, ...]) -> OrderView:
         created_at=row[6],
         reserved_until=row[7],
         items=_items.decode(row[14]) if row[14] is not None else (),
-        adjustments=_adjustments.decode(row[15]) if row[15] is not None else (),
-        tax_included=row[16],
+        payment_status=PaymentStatus(row[9]),
+        fulfillment_status=FulfillmentStatus(row[10]),
+        return_status=ReturnStatus(row[11]),
+        payment_unknown=row[15],
+        authorized_minor=row[16],
+        captured_minor=row[17],
+        refunded_minor=row[18],
+        adjustments=_adjustments.decode(row[24]) if row[24] is not None else (),
+        tax_included=row[25],
     )
-    return OrderView(facts, OrderStatus(row[8]), row[9], row[10], row[11], row[12], row[13])
+    return OrderView(facts, OrderStatus(row[8]), row[12], row[13], *row[19:24])

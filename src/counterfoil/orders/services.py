@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from counterfoil.coupons import services as coupons
-from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import hot_connection, transaction, transaction_required
-from counterfoil.infrastructure.outbox import NewEvent, append_events
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing, repositories
 from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
-from counterfoil.orders.errors import ActionNotAllowed, OrderChanged, OrderNotFound
+from counterfoil.orders.errors import OrderNotFound
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView, order_as_of
 from counterfoil.orders.holds import HoldTerms, check_holds
@@ -27,7 +23,16 @@ from counterfoil.orders.price_terms import PriceTerms
 from counterfoil.orders.pricing import PricedOrder
 from counterfoil.orders.quoting import lines_of, quote_draft, quote_order
 from counterfoil.orders.repositories import HotPool, OrderFilter
-from counterfoil.orders.states import BEGINNINGS, OrderAction, OrderStatus, Transition, allowed_actions, find_transition
+from counterfoil.orders.states import (
+    BEGINNINGS,
+    OrderAction,
+    OrderStatus,
+    Party,
+    Situation,
+    Transition,
+    find_transition,
+)
+from counterfoil.orders.steps import declare, lock, party_of, record_event, record_events, require_transition, units_of
 from counterfoil.users import services as users
 from counterfoil.users.permissions import Actor, Permission, Role, owner_filter, require
 
@@ -119,13 +124,13 @@ def draft_order(
     Raises ValidationFailed, CouponUsedUp, CouponLimitReached, RoleMissing, ScopeMissing.
     """
     require_may_order_for(user_id, actor)
-    _declare("order.draft", trace)
+    declare("order.draft", trace)
     if not users.is_active(user_id):
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
     priced = quote_draft(lines, coupon_codes, user_id=user_id, prices=prices)
     with repositories.client_reference_guard():
         order_id = repositories.insert_draft(user_id=user_id, priced=priced, client_reference=client_reference)
-    return _record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], trace)
+    return record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], trace)
 
 
 @transaction_required
@@ -137,15 +142,16 @@ def place_draft(
     Locks order, holds, coupons, then stock. Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed,
     OpenOrdersExceeded, CouponUsedUp, CouponLimitReached, InsufficientInventory.
     """
-    _declare("order.place", trace)
-    before, step = _lock_for(order_id, OrderAction.PLACE, etag, actor)
+    declare("order.place", trace)
+    before = lock(order_id, actor=actor, etag=etag)
+    step = require_transition(before, OrderAction.PLACE, party_of(actor))
     lines = lines_of(before)
     _check_open_holds(before, lines, actor, terms)
     priced = quote_order(before, lines, before.facts.coupon_codes, prices=prices)
     _reserve_difference(before, lines, trace.principal)
     repositories.replace_items(order_id, priced)
     _write(before, step, priced, before.facts.client_reference, terms.seconds)
-    return _record_event(order_id, step.event, trace)
+    return record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -166,8 +172,9 @@ def update_order(  # noqa: PLR0913 - three things can be changed, under the term
     A product that was in the placed order keeps the price it had, unless more of it is wanted; everything else is
     priced as of now. Stock and uses of coupons change by the difference. Locks and raises as `place_draft`.
     """
-    _declare("order.update", trace)
-    before, step = _lock_for(order_id, OrderAction.UPDATE, etag, actor)
+    declare("order.update", trace)
+    before = lock(order_id, actor=actor, etag=etag)
+    step = require_transition(before, OrderAction.UPDATE, party_of(actor))
     priced = None
     if lines is not None or coupon_codes is not None:
         wanted = lines_of(before) if lines is None else lines
@@ -180,7 +187,7 @@ def update_order(  # noqa: PLR0913 - three things can be changed, under the term
             priced = quote_draft(wanted, codes, user_id=before.facts.user_id, prices=prices)
         repositories.replace_items(order_id, priced)
     _write(before, step, priced, client_reference or before.facts.client_reference, terms.seconds)
-    return _record_event(order_id, step.event, trace)
+    return record_event(order_id, step.event, trace)
 
 
 @transaction_required
@@ -190,16 +197,19 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
     Idempotent: an order that is cancelled already is returned unchanged. Raises OrderNotFound, OrderChanged,
     ActionNotAllowed.
     """
-    before = _lock(order_id, etag, actor)
+    before = lock(order_id, actor=actor, etag=etag)
     if before.status is OrderStatus.CANCELLED:
         return before
     action = OrderAction.DISCARD if before.status is OrderStatus.DRAFT else OrderAction.CANCEL
-    step = _require_transition(before, action)
-    _declare(f"order.{action}", trace)
+    step = require_transition(before, action, party_of(actor))
+    declare(f"order.{action}", trace)
     if before.status is OrderStatus.CREATED:
         _release([before], actor=trace.principal, reason="cancelled")
+    elif before.status is OrderStatus.CONFIRMED:
+        _release_coupons([before])
+        inventory.release_allocations(units_of(before), actor=trace.principal, reason="cancelled")
     _write(before, step, None, before.facts.client_reference, 0)
-    return _record_event(order_id, step.event, trace)
+    return record_event(order_id, step.event, trace)
 
 
 def find_open_orders(user_id: int) -> list[OrderView]:
@@ -227,17 +237,17 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
 
     Opens its own transaction. Safe to run by several workers at once: each takes other orders. Returns how many.
     """
-    step = find_transition(OrderStatus.CREATED, OrderAction.EXPIRE)
+    step = find_transition(Situation(OrderStatus.CREATED, deadline_passed=True), OrderAction.EXPIRE, Party.JOB)
     assert step is not None
     with transaction():
-        _declare("order.expire", trace)
+        declare("order.expire", trace)
         order_ids = repositories.lock_expired(limit=limit)
         expired = repositories.read_orders(order_ids)
         if not expired:
             return 0
         _release(expired, actor=trace.principal, reason="expired")
         repositories.mark_expired(order_ids)
-        _record_events(repositories.read_orders(order_ids), step.event, trace)
+        record_events(repositories.read_orders(order_ids), step.event, trace)
         return len(expired)
 
 
@@ -250,33 +260,10 @@ def require_may_order_for(user_id: int, actor: Actor) -> None:
 @transaction_required
 def require_may_see(order_id: int, *, actor: Actor) -> None:
     """Raise OrderNotFound unless the caller may see this order. Joins the open transaction; locks the order."""
-    _lock(order_id, None, actor)
+    lock(order_id, actor=actor)
 
 
 # ---------------------------------------------------------------- steps
-
-
-def _lock(order_id: int, etag: str | None, actor: Actor) -> OrderView:
-    before = repositories.lock_order(order_id, owner=owner_filter(actor))
-    if before is None:
-        raise OrderNotFound
-    if etag is not None and etag != before.etag:
-        raise OrderChanged
-    return before
-
-
-def _lock_for(order_id: int, action: OrderAction, etag: str | None, actor: Actor) -> tuple[OrderView, Transition]:
-    before = _lock(order_id, etag, actor)
-    return before, _require_transition(before, action)
-
-
-def _require_transition(before: OrderView, action: OrderAction) -> Transition:
-    step = find_transition(before.status, action)
-    if step is None:
-        raise ActionNotAllowed(
-            status=before.status.value, action=action.value, allowed_actions=list(allowed_actions(before.status))
-        )
-    return step
 
 
 def _check_open_holds(before: OrderView, lines: Sequence[OrderLine], actor: Actor, terms: HoldTerms) -> None:
@@ -306,12 +293,13 @@ def _reserve_difference(before: OrderView, lines: Sequence[OrderLine], actor: st
 
 def _release(orders: Sequence[OrderView], *, actor: str, reason: str) -> None:
     """Give back what placed orders hold: uses of coupons first, then stock, in the order of their locks."""
+    _release_coupons(orders)
+    inventory.release_reservations([unit for order in orders for unit in units_of(order)], actor=actor, reason=reason)
+
+
+def _release_coupons(orders: Sequence[OrderView]) -> None:
+    """Give back the uses of coupons that these orders have, each once; before any stock is locked."""
     coupons.release_uses([order.facts.order_id for order in orders if order.facts.coupon_codes])
-    inventory.release_reservations(
-        [(order.facts.order_id, item.product_id, item.quantity) for order in orders for item in order.facts.items],
-        actor=actor,
-        reason=reason,
-    )
 
 
 def _write(
@@ -328,24 +316,3 @@ def _write(
             hold_seconds=hold_seconds,
             tax_included=None if priced is None else priced.tax_included,
         )
-
-
-def _declare(action: str, trace: Trace) -> None:
-    declare_change(actor=trace.principal, action=action, request_id=trace.request_id)
-
-
-def _record_event(order_id: int, event_type: str, trace: Trace) -> OrderView:
-    [view] = repositories.read_orders([order_id])
-    _record_events([view], event_type, trace)
-    return view
-
-
-def _record_events(views: Sequence[OrderView], event_type: str, trace: Trace) -> None:
-    append_events(
-        [
-            NewEvent("order", view.facts.order_id, view.facts.version, event_type, msgspec.to_builtins(view.facts))
-            for view in views
-        ],
-        actor=trace.principal,
-        cause=trace.request_id,
-    )

@@ -191,9 +191,9 @@ def _sold_order(view: OrderView, events: list[TimelineEntry]) -> SoldOrder:
     return SoldOrder(
         id=facts.order_id,
         status=view.status.value,
-        payment_status=view.payment_status,
-        fulfillment_status=view.fulfillment_status,
-        return_status=view.return_status,
+        payment_status=facts.payment_status,
+        fulfillment_status=facts.fulfillment_status,
+        return_status=facts.return_status,
         total=_amount(facts.total_minor, facts.currency),
         currency=facts.currency,
         client_reference=facts.client_reference,

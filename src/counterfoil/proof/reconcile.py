@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from counterfoil.infrastructure.database import load_queries, translate_database_error
-from counterfoil.orders.states import BEGINNINGS, TRANSITIONS, OrderStatus
+from counterfoil.orders.states import BEGINNINGS, CHILD_EVENTS, TRANSITIONS, OrderStatus
 
 QUERIES: Final = load_queries(Path(__file__).with_name("reconcile.sql"))
 # Enough to see a pattern; all differences are counted.
@@ -123,6 +123,7 @@ def _number_transitions() -> dict[str, Any]:
         if step.before is not step.after:
             assert changes.setdefault(step.event, numbers[step.after]) == numbers[step.after], step
     steps = [(0, event) for event in BEGINNINGS.values()] + [(numbers[step.before], step.event) for step in TRANSITIONS]
+    steps += [(numbers[status], event) for event, statuses in CHILD_EVENTS.items() for status in statuses]
     return {
         "event_types": list(changes),
         "event_statuses": list(changes.values()),

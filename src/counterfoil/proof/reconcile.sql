@@ -33,7 +33,7 @@ SELECT product_id, c.counter, c.expected, c.found
 FROM stock_levels s
 FULL JOIN (
   SELECT i.product_id, sum(i.quantity) FILTER (WHERE o.status = 'created') AS reserved,
-         sum(i.quantity) FILTER (WHERE o.status = 'confirmed') AS allocated
+         sum(i.quantity - i.shipped) FILTER (WHERE o.status = 'confirmed') AS allocated
   FROM orders o JOIN order_items i ON i.order_id = o.id
   WHERE o.status IN ('created', 'confirmed')
   GROUP BY i.product_id
@@ -49,7 +49,7 @@ SELECT order_id, product_id, sum(expected_reserved) AS expected_reserved, sum(re
        sum(expected_allocated) AS expected_allocated, sum(allocated) AS found_allocated
 FROM (
   SELECT i.order_id, i.product_id, CASE o.status WHEN 'created' THEN i.quantity ELSE 0 END AS expected_reserved,
-         CASE o.status WHEN 'confirmed' THEN i.quantity ELSE 0 END AS expected_allocated, 0 AS reserved, 0 AS allocated
+         CASE o.status WHEN 'confirmed' THEN i.quantity - i.shipped ELSE 0 END AS expected_allocated, 0 AS reserved, 0 AS allocated
   FROM order_items i JOIN orders o ON o.id = i.order_id
   UNION ALL
   SELECT order_id, product_id, 0, 0, reserved_delta, allocated_delta FROM stock_movements WHERE order_id IS NOT NULL

@@ -53,6 +53,11 @@ def test_a_placed_order_has_every_field_of_the_contract(
             "quantity": 3,
             "unit_price": 5.0,
             "line_total": 15.0,
+            "shipped": 0,
+            "returned": 0,
+            "discount": 0,
+            "tax_rate": 0,
+            "tax": 0,
         }
     ]
     assert (order["payment_status"], order["fulfillment_status"], order["return_status"]) == (
@@ -61,7 +66,7 @@ def test_a_placed_order_has_every_field_of_the_contract(
         "none",
     )
     assert (order["client_reference"], order["version"]) == ("PO-1/a", 1)
-    assert order["allowed_actions"] == ["cancel", "update"]
+    assert order["allowed_actions"] == ["cancel", "pay", "update"]
     assert order["created_at"].endswith("Z")
     assert order["reserved_until"] > order["placed_at"] == order["created_at"] == order["updated_at"]
 

@@ -98,7 +98,7 @@ def test_a_draft_is_placed_once(
     assert answer.json()["error"]["details"] == {
         "status": "created",
         "action": "place",
-        "allowed_actions": ["cancel", "update"],
+        "allowed_actions": ["cancel", "pay", "update"],
     }
 
 

@@ -268,9 +268,9 @@ def _told(outcome: PricedOrder | DomainError, replay_of: str | None) -> tuple[st
                 each.offer.name,
                 each.line.quantity,
                 each.offer.price.amount_minor,
-                each.offer.tax_rate.ppm,
-                each.tax.amount_minor,
-                each.discount.amount_minor,
+                tax_rate_ppm=each.offer.tax_rate.ppm,
+                tax_minor=each.tax.amount_minor,
+                discount_minor=each.discount.amount_minor,
             )
             for each in outcome.lines
         )

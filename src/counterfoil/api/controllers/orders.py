@@ -40,6 +40,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.orders import services
 from counterfoil.orders.commands import PlaceOrder, Trace, merge_lines
 from counterfoil.orders.states import OrderStatus
+from counterfoil.orders.steps import party_of
 from counterfoil.users.permissions import Permission, owner_filter
 
 OrderId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The order's id.")]
@@ -76,7 +77,7 @@ class OrdersController(Controller):
         )
         placed = await services.place_order(request.app.state.hot, command, actor=actor)
         return answer(
-            render_placed(placed.facts),
+            render_placed(placed.facts, party_of(actor)),
             status=201,
             etag=f'"{placed.facts.version}-{OrderStatus.CREATED}"',
             replayed=placed.replayed,
@@ -109,11 +110,12 @@ class OrdersController(Controller):
         )
         found = await services.list_orders(request.app.state.hot, wanted, limit=limit + 1)
         shown = found[:limit]
+        party = party_of(current_actor(request))
         last = shown[-1].facts if len(found) > limit else None
         cursor_out, address = next_page(
             request, None if last is None else f"{last.created_at.isoformat()}|{last.order_id}"
         )
-        return answer(OrderPage([render_order(view) for view in shown], cursor_out, address))
+        return answer(OrderPage([render_order(view, party) for view in shown], cursor_out, address))
 
     @get(
         "/{order_id:int}",
@@ -124,7 +126,7 @@ class OrdersController(Controller):
     async def get_order(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
         """Answer the order as it is now, with its ETag."""
         view = await services.get_order(request.app.state.hot, order_id, actor=current_actor(request))
-        return answer(render_order(view), etag=view.etag)
+        return answer(render_order(view, party_of(current_actor(request))), etag=view.etag)
 
     @get(
         "/{order_id:int}/timeline",
@@ -139,9 +141,8 @@ class OrdersController(Controller):
         instant = parse_instant(at, field="at")
         actor = current_actor(request)
         if instant is not None:
-            return answer(
-                render_order(await services.get_order_as_of(request.app.state.hot, order_id, instant, actor=actor))
-            )
+            view = await services.get_order_as_of(request.app.state.hot, order_id, instant, actor=actor)
+            return answer(render_order(view, party_of(actor)))
         timeline = await services.get_timeline(request.app.state.hot, order_id, actor=actor)
         return answer(render_timeline(order_id, timeline))
 
@@ -167,7 +168,8 @@ class OrdersController(Controller):
                     trace=trace,
                     terms=request.app.state.hold_terms,
                     prices=request.app.state.price_terms,
-                )
+                ),
+                party_of(actor),
             ),
             status=200,
             authorise=lambda: services.require_may_see(order_id, actor=actor),
@@ -200,7 +202,7 @@ class OrdersController(Controller):
                 prices=request.app.state.price_terms,
             )
         )
-        return answer(render_order(view), etag=view.etag)
+        return answer(render_order(view, party_of(current_actor(request))), etag=view.etag)
 
     @delete(
         "/{order_id:int}",
@@ -238,7 +240,8 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
                 actor=actor,
                 trace=_trace(request),
                 prices=request.app.state.price_terms,
-            )
+            ),
+            party_of(actor),
         ),
         authorise=lambda: services.require_may_order_for(buyer, actor),
     )

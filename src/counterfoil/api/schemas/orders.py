@@ -16,7 +16,14 @@ from counterfoil.kernel.percent import Percent
 from counterfoil.orders.commands import LINES_MAX, QUANTITY_MAX
 from counterfoil.orders.events import AdjustmentFacts, ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
-from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus, allowed_actions
+from counterfoil.orders.states import (
+    FulfillmentStatus,
+    OrderStatus,
+    Party,
+    PaymentStatus,
+    ReturnStatus,
+    allowed_actions,
+)
 
 
 class ItemIn(Struct, forbid_unknown_fields=True, frozen=True):
@@ -61,6 +68,8 @@ class ItemOut(Struct, frozen=True):
     quantity: int
     unit_price: Decimal
     line_total: Annotated[Decimal, Meta(description="Quantity times unit price.")]
+    shipped: int
+    returned: int
     discount: Annotated[Decimal, Meta(description="This line's part of the discounts.")]
     tax_rate: Annotated[Decimal, Meta(description="Percent.")]
     tax: Annotated[
@@ -85,6 +94,7 @@ class OrderOut(Struct, frozen=True):
     user_id: Annotated[int, Meta(examples=[123])]
     status: OrderStatus
     payment_status: PaymentStatus
+    payment_unknown: Annotated[bool, Meta(description="An answer of the gateway is lost and being looked for.")]
     fulfillment_status: FulfillmentStatus
     return_status: ReturnStatus
     total: Annotated[Decimal, Meta(examples=[99.99], description="Exact, with the currency's digits.")]
@@ -127,6 +137,12 @@ class TimelineEntryOut(Struct, frozen=True):
     currency: str
     items: list[ItemOut]
     adjustments: list[AdjustmentOut]
+    payment_status: PaymentStatus
+    fulfillment_status: FulfillmentStatus
+    return_status: ReturnStatus
+    about: Annotated[
+        dict[str, int | str | bool | None], Meta(description="What the event is about, such as its payment_id.")
+    ]
 
 
 class TimelineOut(Struct, frozen=True):
@@ -136,17 +152,18 @@ class TimelineOut(Struct, frozen=True):
     events: list[TimelineEntryOut]
 
 
-def render_order(view: OrderView) -> OrderOut:
-    """Turn the core's view into what is shown."""
+def render_order(view: OrderView, party: Party) -> OrderOut:
+    """Turn the core's view into what is shown to a customer or to staff."""
     facts = view.facts
     digits = CURRENCY_DIGITS[facts.currency]
     return OrderOut(
         id=facts.order_id,
         user_id=facts.user_id,
         status=view.status,
-        payment_status=view.payment_status,  # type: ignore[arg-type] # text from a column with a CHECK on the same names
-        fulfillment_status=view.fulfillment_status,  # type: ignore[arg-type]
-        return_status=view.return_status,  # type: ignore[arg-type]
+        payment_status=facts.payment_status,
+        payment_unknown=facts.payment_unknown,
+        fulfillment_status=facts.fulfillment_status,
+        return_status=facts.return_status,
         total=_decimal(facts.total_minor, digits),
         currency=facts.currency,
         items=_items(facts, digits),
@@ -156,7 +173,7 @@ def render_order(view: OrderView) -> OrderOut:
         coupon_codes=facts.coupon_codes,
         client_reference=facts.client_reference,
         version=facts.version,
-        allowed_actions=allowed_actions(view.status),
+        allowed_actions=allowed_actions(view.situation, party),
         created_at=facts.created_at,
         placed_at=view.placed_at,
         reserved_until=facts.reserved_until,
@@ -164,18 +181,11 @@ def render_order(view: OrderView) -> OrderOut:
     )
 
 
-def render_placed(facts: OrderFacts) -> OrderOut:
+def render_placed(facts: OrderFacts, party: Party) -> OrderOut:
     """Show an order as it was the moment it was placed; the same facts give the same bytes for ever."""
     return render_order(
-        OrderView(
-            facts=facts,
-            status=OrderStatus.CREATED,
-            payment_status=PaymentStatus.UNPAID,
-            fulfillment_status=FulfillmentStatus.UNFULFILLED,
-            return_status=ReturnStatus.NONE,
-            placed_at=facts.created_at,
-            updated_at=facts.created_at,
-        )
+        OrderView(facts=facts, status=OrderStatus.CREATED, placed_at=facts.created_at, updated_at=facts.created_at),
+        party,
     )
 
 
@@ -196,6 +206,10 @@ def render_timeline(order_id: int, timeline: list[TimelineEntry]) -> TimelineOut
                 currency=entry.facts.currency,
                 items=_items(entry.facts, digits),
                 adjustments=_adjustments(entry.facts, digits),
+                payment_status=entry.facts.payment_status,
+                fulfillment_status=entry.facts.fulfillment_status,
+                return_status=entry.facts.return_status,
+                about=entry.facts.about,
             )
         )
     return TimelineOut(order_id, events)
@@ -214,6 +228,8 @@ def _items(facts: OrderFacts, digits: int) -> list[Any]:
             item.quantity,
             _decimal(item.unit_price_minor, digits),
             _decimal(item.unit_price_minor * item.quantity, digits),
+            item.shipped,
+            item.returned,
             _decimal(item.discount_minor, digits),
             Percent(item.tax_rate_ppm).to_decimal(),
             _decimal(item.tax_minor, digits),
