@@ -18,6 +18,8 @@ TABLES = {
     "order": ("orders", "id"),
     "order_item": ("order_items", "id"),
     "adjustment": ("adjustments", "id"),
+    "coupon": ("coupons", "id"),
+    "coupon_use": ("coupon_uses", "id"),
     "stock_level": ("stock_levels", "product_id"),
     "stock_movement": ("stock_movements", "id"),
     "sign_in": ("sign_ins", "id"),

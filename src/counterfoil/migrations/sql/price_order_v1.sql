@@ -11,7 +11,9 @@ CREATE FUNCTION price_order_v1(
   OUT discounts numeric[], OUT taxes numeric[],                   -- per line: its part of the discounts, its tax
   OUT reductions numeric[],                                       -- per coupon: what it takes off
   OUT shipping numeric, OUT shipping_tax numeric, OUT tax numeric, OUT total numeric
-) LANGUAGE plpgsql IMMUTABLE AS $$
+) LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
 DECLARE
   v_million constant numeric := 1000000;
   v_lines   constant integer := cardinality(p_prices);
