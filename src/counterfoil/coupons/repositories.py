@@ -80,7 +80,7 @@ def lock_coupon(coupon_id: int) -> CouponRecord | None:
 @transaction_required
 def was_used(coupon_id: int) -> bool:
     """Tell whether any order has ever used a coupon. Joins the transaction with its lock."""
-    return fetch_one("SELECT FROM coupon_uses WHERE coupon_id = %(id)s LIMIT 1", {"id": coupon_id}) is not None
+    return fetch_one("SELECT 1 FROM coupon_uses WHERE coupon_id = %(id)s LIMIT 1", {"id": coupon_id}) is not None
 
 
 @transaction_required
@@ -133,7 +133,7 @@ def _parameters(values: CouponValues) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- orders
-_ASK: Final = """
+ASK_FOR_COUPONS: Final = """
 SELECT n.code, c.id, c.kind, c.value, c.currency, c.minimum_total,
        CASE WHEN c.id IS NULL THEN 'unknown' WHEN NOT c.active THEN 'inactive'
             WHEN c.starts_at > now() THEN 'not_yet' WHEN c.ends_at <= now() THEN 'ended' END,
@@ -146,6 +146,13 @@ SELECT n.code, c.id, c.kind, c.value, c.currency, c.minimum_total,
 FROM unnest(%(codes)s::text[]) WITH ORDINALITY AS n (code, place) LEFT JOIN coupons c ON c.code = n.code
 ORDER BY n.place
 """
+# By id, like everybody who locks several of them.
+LOCK_COUPONS: Final = "SELECT id FROM coupons WHERE code = ANY (%(codes)s) ORDER BY id FOR NO KEY UPDATE"
+LOCK_COUPONS_OF: Final = """
+SELECT id FROM coupons WHERE id IN (
+  SELECT coupon_id FROM coupon_uses WHERE order_id = ANY (%(orders)s) AND released_at IS NULL)
+ORDER BY id FOR NO KEY UPDATE
+"""
 
 
 @transaction_required
@@ -154,14 +161,12 @@ def lock_coupons(codes: Sequence[str]) -> None:
 
     Comes after the order's lock and that of a customer's holds, and before the stock's, as in place_orders_v3().
     """
-    fetch_all(
-        "SELECT id FROM coupons WHERE code = ANY (%(codes)s) ORDER BY id FOR NO KEY UPDATE", {"codes": list(codes)}
-    )
+    fetch_all(LOCK_COUPONS, {"codes": list(codes)})
 
 
 def ask_for_coupons(codes: Sequence[str], *, user_id: int, order_id: int | None) -> list[AskedCoupon]:
     """Return what is known of each code now, in the order given; what an order uses already is `kept`."""
-    rows = fetch_all(_ASK, {"codes": list(codes), "user_id": user_id, "order_id": order_id})
+    rows = fetch_all(ASK_FOR_COUPONS, {"codes": list(codes), "user_id": user_id, "order_id": order_id})
     return [_asked(row) for row in rows]
 
 
@@ -212,11 +217,7 @@ def take_uses(coupon_ids: Sequence[int], *, order_id: int, user_id: int) -> None
 @transaction_required
 def lock_coupons_of(order_ids: Sequence[int]) -> list[int]:
     """Lock the coupons that these orders use until the end of the open transaction, by id; returns their ids."""
-    rows = fetch_all(
-        "SELECT id FROM coupons WHERE id IN (SELECT coupon_id FROM coupon_uses WHERE order_id = ANY (%(orders)s)"
-        " AND released_at IS NULL) ORDER BY id FOR NO KEY UPDATE",
-        {"orders": list(order_ids)},
-    )
+    rows = fetch_all(LOCK_COUPONS_OF, {"orders": list(order_ids)})
     return [row[0] for row in rows]
 
 

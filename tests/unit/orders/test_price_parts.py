@@ -6,6 +6,7 @@ import itertools
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from counterfoil.kernel.money import CURRENCY_DIGITS, Money
 from counterfoil.kernel.percent import Percent
 from counterfoil.orders.commands import OrderLine
 from counterfoil.orders.discounts import Share, allocate
+from counterfoil.orders.events import OrderFacts
 from counterfoil.orders.price_terms import PLAIN_TERMS, PriceTerms, ShippingRate, parse_shipping_rates
 from counterfoil.orders.pricing import Offer, PricedLine, PricedOrder, price_order
 
@@ -281,3 +283,22 @@ def test_shipping_rates_are_read_by_currency() -> None:
         "EUR": ShippingRate(Money(490, "EUR"), Money(5000, "EUR")),
         "JPY": ShippingRate(Money(500, "JPY")),
     }
+
+
+def test_an_event_of_the_release_before_is_read_with_nothing_added() -> None:
+    old = {
+        "order_id": 1,
+        "user_id": 2,
+        "currency": "EUR",
+        "total_minor": 10,
+        "client_reference": None,
+        "version": 1,
+        "created_at": "2026-01-01T00:00:00Z",
+        "reserved_until": None,
+        "items": [{"product_id": 3, "sku": "S", "name": "N", "quantity": 1, "unit_price_minor": 10}],
+    }
+
+    facts = msgspec.convert(old, OrderFacts)
+
+    assert (facts.adjustments, facts.tax_included, facts.coupon_codes) == ((), True, ())
+    assert (facts.items[0].tax_rate_ppm, facts.items[0].tax_minor, facts.items[0].discount_minor) == (0, 0, 0)
