@@ -249,7 +249,17 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     tables = read_tables(as_csv.content)
     assert sorted(tables) == sorted(
         f"{name}.csv"
-        for name in ("account", "api_keys", "audit", "links", "order_events", "order_lines", "orders", "sign_ins")
+        for name in (
+            "account",
+            "api_keys",
+            "audit",
+            "links",
+            "order_adjustments",
+            "order_events",
+            "order_lines",
+            "orders",
+            "sign_ins",
+        )
     )
     assert (len(found["sign_ins"]), [link["purpose"] for link in found["links"]]) == (1, ["confirm_email"])
     assert [(key["name"], key["scopes"]) for key in found["api_keys"]] == [(f"laptop {one.mark}", ["orders:read"])]

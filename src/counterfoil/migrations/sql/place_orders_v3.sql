@@ -373,8 +373,8 @@ BEGIN
     INSERT INTO order_items (order_id, product_id, line_no, sku, name, quantity, unit_price, created_at, tax_rate,
                              tax_amount, discount_amount)
     SELECT v_ids[o], l.product_id, row_number() OVER (PARTITION BY o ORDER BY l.line), l.sku, l.name, l.quantity,
-           l.price, v_now, l.rate, coalesce(l.tax / minor_units_v1(v_currencies[o]), 0),
-           coalesce(l.discount / minor_units_v1(v_currencies[o]), 0)
+           l.price, v_now, l.rate, CASE WHEN l.tax IS NULL THEN 0 ELSE l.tax / minor_units_v1(v_currencies[o]) END,
+           CASE WHEN l.tax IS NULL THEN 0 ELSE l.discount / minor_units_v1(v_currencies[o]) END
     FROM unnest(p_line_orders, p_line_products, p_line_quantities, v_skus, v_names, v_prices, v_rates, v_taxes, v_discounts)
          WITH ORDINALITY AS l (o, product_id, quantity, sku, name, price, rate, tax, discount, line)
     WHERE v_outcomes[o] = 'placed';
