@@ -149,6 +149,22 @@ class OrderLines(Rows):
         return render_amount(line.unit_price, line.order.currency, line.quantity)
 
 
+class Adjustments(Rows):
+    """What is added to an order's lines or taken off."""
+
+    model = find_model("Adjustment")
+    verbose_name_plural = "adjustments"
+    fields = ("kind", "label", "shown_amount")
+    readonly_fields = ("shown_amount",)
+    ordering = ("id",)
+    related: ClassVar[list[str]] = ["order"]
+
+    @admin.display(description="amount")
+    def shown_amount(self, adjustment: Any) -> str:
+        """Show the amount with its currency."""
+        return render_amount(adjustment.amount, adjustment.order.currency)
+
+
 class Movements(_MovementCells, Rows):
     """What an order did to the stock."""
 
@@ -180,7 +196,7 @@ class OrderPage(ShowsPeople, _Page):
         *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
     )
     readonly_fields = ("total", "customer")
-    inlines: ClassVar[tuple[type[Rows], ...]] = (OrderLines, Movements)
+    inlines: ClassVar[tuple[type[Rows], ...]] = (OrderLines, Adjustments, Movements)
     change_form_template = "console/order.html"
 
     @admin.display(description="customer")
@@ -218,7 +234,7 @@ class ProductPage(_Page):
     search_help_text = "A product's id, its SKU, or a part of its name."
     ordering = ("-id",)
     fields = (
-        *("sku", "name", "description", "category", "price_now", "active"),
+        *("sku", "name", "description", "category", "price_now", "tax_rate", "active"),
         *("version", "created_at", "updated_at", "deleted_at"),
     )
     readonly_fields = ("price_now",)
@@ -227,6 +243,21 @@ class ProductPage(_Page):
     def price_now(self, product: Any) -> str:
         """Show the price with its currency."""
         return render_amount(product.price, product.currency)
+
+
+@admin.register(find_model("Coupon"))
+class CouponPage(_Page):
+    """Coupons, and how often they are used."""
+
+    list_display = ("id", "code", "kind", "value", "currency", "used", "usage_limit", "ends_at", "active")
+    list_filter = ("kind", "active")
+    search_fields = ("=id", "code")
+    search_help_text = "A coupon's id, or a part of its code."
+    ordering = ("-id",)
+    fields = (
+        *("code", "kind", "value", "currency", "minimum_total", "starts_at", "ends_at"),
+        *("usage_limit", "per_customer_limit", "used", "active", "version", "created_at", "updated_at"),
+    )
 
 
 @admin.register(find_model("StockLevel"))
