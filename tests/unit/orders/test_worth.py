@@ -29,7 +29,7 @@ def test_units_are_worth_their_part_of_the_line(
     item: ItemFacts,
     units: int,
     tax_included: bool,
-    expected: int,  # noqa: FBT001 - a column of the table
+    expected: int,
 ) -> None:
     assert worth_of(item, units, tax_included=tax_included) == expected
 
