@@ -26,10 +26,7 @@ def line(quantity: int, price: int, *, discount: int = 0, tax: int = 0) -> ItemF
     ],
 )
 def test_units_are_worth_their_part_of_the_line(
-    item: ItemFacts,
-    units: int,
-    tax_included: bool,
-    expected: int,
+    item: ItemFacts, units: int, *, tax_included: bool, expected: int
 ) -> None:
     assert worth_of(item, units, tax_included=tax_included) == expected
 
