@@ -15,6 +15,7 @@ from counterfoil.cli import (
     audit,
     demo,
     doctor,
+    drill,
     gateway_simulator,
     keys,
     privacy,
@@ -54,6 +55,7 @@ app.command(rich_help_panel=_PROVE)(proofs.bench)
 app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
 app.add_typer(audit.app, rich_help_panel=_PROVE)
+app.add_typer(drill.app, rich_help_panel=_PROVE)
 app.command(rich_help_panel=_PROVE)(gateway_simulator.gateway_simulator)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
 app.command(name="create-api-key", rich_help_panel=_OPERATE)(access.create_api_key)
