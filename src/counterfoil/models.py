@@ -5,6 +5,7 @@ from __future__ import annotations
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
+from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
@@ -17,15 +18,20 @@ __all__ = [
     "AuditEntry",
     "AuditSeal",
     "ErasureRequest",
+    "GatewayNotice",
     "IdempotencyKey",
+    "LedgerEntry",
     "OneTimeToken",
     "Order",
     "OrderItem",
     "OutboxEvent",
+    "Payment",
+    "PaymentAttempt",
     "Product",
     "Profile",
     "RateLimit",
     "RefreshToken",
+    "Refund",
     "SignIn",
     "StockLevel",
     "StockMovement",

@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from counterfoil.config.addresses import require_postgresql, require_redis
+from counterfoil.config.payment_settings import PaymentSettings
 from counterfoil.config.secret_strength import find_weakness
 
 
@@ -23,7 +24,7 @@ def _parts(text: str) -> list[str]:
     return [part for piece in text.split(",") if (part := piece.strip().rstrip("/"))]
 
 
-class Settings(BaseSettings):
+class Settings(PaymentSettings):
     """Every setting, from environment variables of the same name in capitals."""
 
     # Addresses have passwords in them, so errors do not repeat what was given.

@@ -27,7 +27,9 @@ from counterfoil.kernel.errors import Unavailable
 ALIAS: Final = "keys"
 BLIND_INDEX: Final = "blind-index"
 FINGERPRINT: Final = "fingerprint"
-_NAMED: Final = (BLIND_INDEX, FINGERPRINT)
+# Keys that gateways know payments by come from it; losing it would let a retry charge twice.
+PAYMENT_KEYS: Final = "payment-keys"
+_NAMED: Final = (BLIND_INDEX, FINGERPRINT, PAYMENT_KEYS)
 # Rows rewrapped in one transaction: some milliseconds, so that nobody waits for a rotation.
 REWRAP_ROWS_MAX: Final = 500
 # "cfkey" in ASCII; one process at a time makes or changes the tables.
@@ -372,6 +374,7 @@ __all__ = [
     "ALIAS",
     "BLIND_INDEX",
     "FINGERPRINT",
+    "PAYMENT_KEYS",
     "KeyStoreUnavailable",
     "MasterKeyUnknown",
     "MasterKeyUse",

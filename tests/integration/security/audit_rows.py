@@ -25,6 +25,9 @@ TABLES = {
     "one_time_token": ("one_time_tokens", "id"),
     "api_key": ("api_keys", "id"),
     "erasure_request": ("erasure_requests", "user_id"),
+    "payment": ("payments", "id"),
+    "payment_attempt": ("payment_attempts", "id"),
+    "refund": ("refunds", "id"),
 }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from counterfoil.payments.gateways.base import PaymentGateway
+from counterfoil.payments.gateways.base import PaymentGateway, Unreachable
 from counterfoil.payments.gateways.sandbox import SandboxGateway
 
 DEFAULT: Final = "sandbox"
@@ -55,3 +55,18 @@ def make_gateway(name: str, config: GatewayConfig) -> PaymentGateway:
     if name not in GATEWAYS:
         raise ValueError(f"there is no payment gateway {name!r}; known are: {', '.join(sorted(GATEWAYS))}")
     return GATEWAYS[name](config)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """The gateways of one process: each by its name, which one is asked first, and which one instead (empty: none)."""
+
+    by_name: Mapping[str, PaymentGateway]
+    primary: str
+    fallback: str = ""
+
+    def named(self, name: str) -> PaymentGateway:
+        """Return a gateway; one that is no longer configured is as good as unreachable."""
+        if name not in self.by_name:
+            raise Unreachable("gateway_not_configured", gateway=name)
+        return self.by_name[name]
