@@ -105,6 +105,27 @@ AUDIT_UNSEALED_SECONDS: Final = Gauge(
     "counterfoil_audit_unsealed_seconds", "Age of the oldest audit entry that is not chained yet.", registry=REGISTRY
 )
 
+PAYMENT_CALLS: Final = Counter(
+    "counterfoil_payment_calls_total",
+    "Calls to gateways that were recorded, by operation and by what is known after them.",
+    ["operation", "finding"],
+    registry=REGISTRY,
+)
+PAYMENT_CALLS_WAITING: Final = Gauge(
+    "counterfoil_payment_calls_waiting", "Calls to gateways that are due and not taken.", registry=REGISTRY
+)
+PAYMENT_UNKNOWN: Final = Gauge(
+    "counterfoil_payment_calls_unknown", "Calls to gateways whose outcome is not known.", registry=REGISTRY
+)
+PAYMENT_UNKNOWN_SECONDS: Final = Gauge(
+    "counterfoil_payment_oldest_unknown_seconds",
+    "Age of the oldest call to a gateway whose outcome is not known.",
+    registry=REGISTRY,
+)
+PAYMENT_REVIEWS: Final = Gauge(
+    "counterfoil_payments_to_review", "Payments that a person must look at.", registry=REGISTRY
+)
+
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time
 def _request_metrics(method: str, route: str, status: int) -> tuple[Counter, Histogram]:

@@ -112,6 +112,7 @@ class Migration(migrations.Migration):
                 ('next_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), null=True)),
                 ('first_sent_at', models.DateTimeField(null=True)),
                 ('is_unknown', models.BooleanField(db_default=False)),
+                ('noticed_at', models.DateTimeField(null=True)),
                 ('last_error', models.CharField(db_default='', max_length=200)),
                 ('created_by', models.CharField(max_length=64)),
                 ('request_id', models.CharField(max_length=64)),

@@ -97,7 +97,8 @@ WITH due AS (
   ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 UPDATE payment_attempts a
 SET state = 'running', tries = a.tries + 1, fence = a.fence + 1, lease_until = now() + make_interval(secs => %(lease)s),
-    next_at = now() + make_interval(secs => %(lease)s), first_sent_at = coalesce(a.first_sent_at, now())
+    next_at = now() + make_interval(secs => %(lease)s), first_sent_at = coalesce(a.first_sent_at, now()),
+    noticed_at = NULL
 FROM due WHERE a.id = due.id
 RETURNING a.payment_id, a.refund_id, a.amount, a.id, a.fence, a.operation, a.gateway, a.gateway_key, a.method,
           a.return_url, due.first_sent_at IS NOT NULL, due.finished_at IS NOT NULL, a.is_unknown, a.tries - 1,
@@ -177,7 +178,10 @@ def end_attempt(call: Call, ending: Ending) -> bool:
     row = fetch_one(
         """
         UPDATE payment_attempts
-        SET state = %(state)s, next_at = now() + make_interval(secs => %(next)s), lease_until = NULL,
+        SET state = %(state)s, lease_until = NULL,
+            next_at = now() + make_interval(secs => CASE
+              WHEN noticed_at IS NOT NULL AND %(state)s <> 'due' AND %(next)s::float IS NOT NULL THEN 0
+              ELSE %(next)s END),
             last_error = %(error)s, is_unknown = %(unknown)s,
             first_sent_at = CASE WHEN %(not_sent)s THEN NULL ELSE first_sent_at END,
             finished_at = CASE WHEN %(finished)s THEN coalesce(finished_at, now()) END,
@@ -216,11 +220,12 @@ def end_watch(payment_id: int) -> None:
 
 @transaction_required
 def look_now(payment_id: int) -> int:
-    """Let the open calls of a payment be looked at at once, but those that are being made; returns how many."""
+    """Let the open calls of a payment be looked at at once, those that are being made afterwards; returns how many."""
     rows = fetch_all(
         """
-        UPDATE payment_attempts SET next_at = now()
-        WHERE payment_id = %(payment)s AND state <> 'running' AND (next_at > now() OR state = 'unknown')
+        UPDATE payment_attempts
+        SET noticed_at = now(), next_at = CASE WHEN state = 'running' THEN next_at ELSE now() END
+        WHERE payment_id = %(payment)s AND (next_at IS NOT NULL OR state = 'unknown') AND state <> 'due'
         RETURNING 1
         """,
         {"payment": payment_id},

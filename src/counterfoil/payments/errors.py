@@ -55,3 +55,9 @@ class PaymentKeyReused(Invalid):
     """This Idempotency-Key was used for another payment; use a fresh key for a new one."""
 
     code = "PAYMENT_KEY_REUSED"
+
+
+class GatewayNotFound(NotFound):
+    """There is no such payment gateway here."""
+
+    code = "GATEWAY_NOT_FOUND"

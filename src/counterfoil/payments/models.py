@@ -126,6 +126,7 @@ class PaymentAttempt(models.Model):
     `next_at` is when a worker takes it next; NULL: nobody does. While it runs, that is the end of the lease. `fence`
     rises with every taking, and a result is accepted only with the current one. `is_unknown` stays while an unknown one
     is being looked at. One that succeeded and has a `next_at` waits for the buyer, or for the gateway to go on.
+    `noticed_at` is when a notice came about it since it was last taken: then it is looked at again at once.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -144,6 +145,7 @@ class PaymentAttempt(models.Model):
     next_at = models.DateTimeField(null=True, db_default=Now())
     first_sent_at = models.DateTimeField(null=True)
     is_unknown = models.BooleanField(db_default=False)
+    noticed_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=200, db_default="")
     created_by = models.CharField(max_length=64)
     request_id = models.CharField(max_length=64)

@@ -13,7 +13,7 @@ from counterfoil.kernel.ids import new_request_id
 from counterfoil.kernel.money import Money
 from counterfoil.payments import attempt_repositories as attempts
 from counterfoil.payments import calls, recording, repositories
-from counterfoil.payments.attempt_repositories import NewAttempt
+from counterfoil.payments.attempt_repositories import PAYMENT_STATE, NewAttempt
 from counterfoil.payments.calls import Outcome
 from counterfoil.payments.errors import (
     AmountNotPositive,
@@ -41,6 +41,7 @@ from counterfoil.payments.views import (
 )
 
 __all__ = [
+    "PAYMENT_STATE",
     "allowed_payment_actions",
     "claim_calls",
     "execute",

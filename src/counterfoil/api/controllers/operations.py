@@ -19,8 +19,13 @@ from counterfoil.infrastructure.metrics import (
     AUDIT_UNSEALED_ENTRIES,
     AUDIT_UNSEALED_SECONDS,
     INTAKE_WAITING,
+    PAYMENT_CALLS_WAITING,
+    PAYMENT_REVIEWS,
+    PAYMENT_UNKNOWN,
+    PAYMENT_UNKNOWN_SECONDS,
     render_metrics,
 )
+from counterfoil.payments.services import PAYMENT_STATE
 from counterfoil.users.permissions import PUBLIC, Permission
 
 # Ready means that PostgreSQL answers within 500 ms.
@@ -78,20 +83,25 @@ class OperationsController(Controller):
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """Answer this process's metrics, for administrators."""
         INTAKE_WAITING.set(request.app.state.hot.intake.waiting)
-        await _measure_audit(request.app.state.hot.pool)
+        await _measure(request.app.state.hot.pool)
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _measure_audit(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
-    """Set the gauges of the audit trail; a database that does not answer leaves them as they were."""
+async def _measure(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
+    """Set the gauges that the database knows; one that does not answer leaves them as they were."""
     try:
         async with asyncio.timeout(_READY_SECONDS), pool.connection() as connection:
-            row = await (await connection.execute(SEAL_STATE)).fetchone()
+            audit = await (await connection.execute(SEAL_STATE)).fetchone()
+            payments = await (await connection.execute(PAYMENT_STATE)).fetchone()
     except (TimeoutError, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
         return
-    assert row is not None
-    AUDIT_UNSEALED_ENTRIES.set(row[0])
-    AUDIT_UNSEALED_SECONDS.set(row[1])
+    assert audit is not None
+    assert payments is not None
+    AUDIT_UNSEALED_ENTRIES.set(audit[0])
+    AUDIT_UNSEALED_SECONDS.set(audit[1])
+    gauges = (PAYMENT_CALLS_WAITING, PAYMENT_UNKNOWN, PAYMENT_UNKNOWN_SECONDS, PAYMENT_REVIEWS)
+    for gauge, value in zip(gauges, payments, strict=True):
+        gauge.set(value)
 
 
 async def _database_answers(pool: psycopg_pool.AsyncConnectionPool[Any]) -> bool:
