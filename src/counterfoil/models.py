@@ -6,6 +6,7 @@ from counterfoil.infrastructure.models import AuditEntry, AuditSeal, Idempotency
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
+from counterfoil.payments.reconciliation_models import GatewayFinding, GatewayReconciliation
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
@@ -18,7 +19,9 @@ __all__ = [
     "AuditEntry",
     "AuditSeal",
     "ErasureRequest",
+    "GatewayFinding",
     "GatewayNotice",
+    "GatewayReconciliation",
     "IdempotencyKey",
     "LedgerEntry",
     "OneTimeToken",
