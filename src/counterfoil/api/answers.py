@@ -34,6 +34,7 @@ from counterfoil.infrastructure.idempotency import (
 )
 from counterfoil.kernel.cursor import InvalidCursor, decode_cursor, encode_cursor
 from counterfoil.kernel.errors import ValidationFailed
+from counterfoil.orders.commands import Trace
 
 R = TypeVar("R")
 AnyRequest = Request[Any, Any, Any]
@@ -76,6 +77,11 @@ def request_id(request: AnyRequest) -> str:
     """Return the id of this request."""
     found: str = request.scope["state"]["request_id"]
     return found
+
+
+def trace_of(request: AnyRequest) -> Trace:
+    """Return on whose behalf, and because of which request, a change is made."""
+    return Trace(current_actor(request).principal, request_id(request))
 
 
 def client_address(request: AnyRequest) -> str:

@@ -17,6 +17,7 @@ from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
+from counterfoil.api.controllers.order_steps import OrderStepsController
 from counterfoil.api.controllers.orders import OrdersController
 from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
@@ -44,6 +45,7 @@ def make_api(
             ProductsController,
             InventoryController,
             OrdersController,
+            OrderStepsController,
             OperationsController,
         ],
         # From the outside in.

@@ -1,4 +1,4 @@
-"""Idempotency keys of requests that only touch our own database: one transaction, one answer."""
+"""Idempotency keys of requests: of those done in one transaction, and of those that begin what is answered later."""
 
 from __future__ import annotations
 
@@ -114,6 +114,73 @@ def answer_once(
         return answer
 
 
+def begin_once(
+    *,
+    principal: str,
+    key: str,
+    fingerprint: bytes,
+    hours: int,
+    begin: Callable[[int | None], Answer | int],
+    authorise: Callable[[], None],
+) -> Answer | int:
+    """Begin what is answered later, such as a payment: the key is claimed now, and its answer stored by `finish_once`.
+
+    `begin` returns the id of what it began, which is kept with the key, or an answer when there is nothing to wait for.
+    A repetition before the answer gets that id passed to it, and joins or resumes what was begun; one after it gets the
+    stored answer. All of it in one transaction, so that a key is never claimed for nothing: an exception of `begin`
+    gives the key back, or leaves it as it was. `authorise` raises when the caller may not have this any more. Raises
+    IdempotencyKeyReused, and IdempotencyInProgress after 2 s of waiting for another request that begins.
+    """
+    with transaction():
+        known: int | None = None
+        if _claim(principal, key, fingerprint, hours) is None:
+            authorise()
+            found = _lock_begun(principal, key, fingerprint)
+            if isinstance(found, Answer):
+                return found
+            known = found
+        begun = begin(known)
+        if isinstance(begun, Answer):
+            _store_answer(principal, key, begun)
+        elif begun != known:
+            fetch_one(
+                "UPDATE idempotency_keys SET begun_id = %(id)s WHERE principal = %(principal)s AND key = %(key)s"
+                " RETURNING 1",
+                {"principal": principal, "key": key, "id": begun},
+            )
+        return begun
+
+
+def finish_once(*, principal: str, key: str, fingerprint: bytes, answer: Answer) -> Answer:
+    """Store the answer to what was begun, and return what is to be sent: the first that was stored.
+
+    Opens a transaction. A key that is gone meanwhile, with its person or its time, leaves the answer as it is.
+    """
+    with transaction():
+        try:
+            known = _lock_begun(principal, key, fingerprint)
+        except (IdempotencyInProgress, IdempotencyKeyReused):
+            return answer
+        if isinstance(known, Answer):
+            return known
+        _store_answer(principal, key, answer)
+        return answer
+
+
+def _lock_begun(principal: str, key: str, fingerprint: bytes) -> Answer | int | None:
+    """Lock a key that was claimed before; returns its answer, or the id of what was begun with it."""
+    row = fetch_one(
+        "SELECT fingerprint, begun_id, response_body IS NULL FROM idempotency_keys"
+        " WHERE principal = %(principal)s AND key = %(key)s FOR UPDATE",
+        {"principal": principal, "key": key},
+    )
+    if row is None:
+        raise IdempotencyInProgress
+    if bytes(row[0]) != fingerprint:
+        raise IdempotencyKeyReused
+    return row[1] if row[2] else _stored_answer(principal, key, fingerprint)
+
+
 def is_used(*, principal: str, key: str) -> bool:
     """Tell whether a key stands for a request already, so that nothing has to be prepared for its effect."""
     sql = "SELECT 1 FROM idempotency_keys WHERE principal = %(principal)s AND key = %(key)s AND expires_at > now()"
@@ -143,7 +210,7 @@ def _claim(principal: str, key: str, fingerprint: bytes, hours: int) -> tuple[ob
             VALUES (%(principal)s, %(key)s, %(fingerprint)s, now() + make_interval(hours => %(hours)s))
             ON CONFLICT (principal, key) DO UPDATE
               SET fingerprint = excluded.fingerprint, response_status = NULL, response_body = NULL, resource_id = NULL,
-                  subject_id = NULL, created_at = now(), expires_at = excluded.expires_at
+                  begun_id = NULL, subject_id = NULL, created_at = now(), expires_at = excluded.expires_at
               WHERE k.expires_at <= now()
             RETURNING 1
             """,

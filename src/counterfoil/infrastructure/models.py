@@ -44,7 +44,8 @@ class IdempotencyKey(models.Model):
     """A request key that was used, with what the request asked and what it was answered.
 
     The answer is either `resource_id` (the order; its body is rebuilt from the event that created it) or
-    `response_body`, byte for byte. An answer about a person is sealed with the key of `subject_id`.
+    `response_body`, byte for byte. An answer about a person is sealed with the key of `subject_id`. Until there is an
+    answer, `begun_id` is what the request has begun, such as a payment.
     """
 
     pk = models.CompositePrimaryKey("principal", "key")
@@ -54,6 +55,7 @@ class IdempotencyKey(models.Model):
     response_status = models.SmallIntegerField(null=True)
     response_body = models.BinaryField(null=True)
     resource_id = models.BigIntegerField(null=True)
+    begun_id = models.BigIntegerField(null=True)
     subject_id = models.UUIDField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()

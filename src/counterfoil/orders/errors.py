@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from counterfoil.kernel.errors import Conflict, LimitExceeded, NotFound, Unavailable
+from counterfoil.kernel.errors import Conflict, Declined, LimitExceeded, NotFound, Unavailable
 
 
 class Shortage(TypedDict):
@@ -79,3 +79,39 @@ class ShuttingDown(Unavailable):
     """This process is shutting down and takes no more orders; try again, another one will answer."""
 
     code = "SHUTTING_DOWN"
+
+
+class AmountExceedsOpen(Conflict):
+    """Only {amount_max} of this order is left to pay; ask for that much or less, or leave the amount out."""
+
+    code = "AMOUNT_EXCEEDS_OPEN"
+
+
+class VoidUncoversOrder(Conflict):
+    """This confirmed order is covered by the payment; cancel the order, which releases the money, or capture it."""
+
+    code = "VOID_UNCOVERS_ORDER"
+
+
+class OrderPaymentDeclined(Declined):
+    """The payment was declined ({gateway_code}); the order can still be paid: try again with a fresh key."""
+
+    code = "PAYMENT_DECLINED"
+
+
+class PaymentGatewayUnavailable(Unavailable):
+    """The payment gateway could not be reached and nothing was charged; repeat the request with the same key."""
+
+    code = "GATEWAY_UNAVAILABLE"
+
+
+class PaymentActionRefused(Conflict):
+    """The gateway refused to {action} this payment, which is {status} now; its allowed_actions say what is possible."""
+
+    code = "PAYMENT_ACTION_REFUSED"
+
+
+class OrderRefundFailed(Conflict):
+    """The gateway did not carry the refund out ({gateway_code}); ask for it again with a fresh Idempotency-Key."""
+
+    code = "REFUND_FAILED"

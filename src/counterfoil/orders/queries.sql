@@ -123,3 +123,10 @@ WHERE id = %(order_id)s;
 -- name: mark_expired
 UPDATE orders SET status = 'expired', version = version + 1, updated_at = now()
 WHERE id = ANY (%(order_ids)s);
+
+-- name: read_stored_status
+-- As it is written, not as it reads: a reservation that has run out is held until the job has been there.
+SELECT status FROM orders WHERE id = %(order_id)s;
+
+-- name: may_see
+SELECT 1 FROM orders WHERE id = %(order_id)s AND (%(owner)s::bigint IS NULL OR user_id = %(owner)s);

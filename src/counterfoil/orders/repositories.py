@@ -332,6 +332,19 @@ def write_money(
 
 
 @transaction_required
+def read_stored_status(order_id: int) -> OrderStatus:
+    """Return the status that is written in an order whose row the caller holds."""
+    row = fetch_one(QUERIES["read_stored_status"], {"order_id": order_id})
+    assert row is not None, order_id
+    return OrderStatus(row[0])
+
+
+def may_see(order_id: int, *, owner: int | None) -> bool:
+    """Tell whether there is such an order that this owner (None: anybody) may see."""
+    return fetch_one(QUERIES["may_see"], {"order_id": order_id, "owner": owner}) is not None
+
+
+@transaction_required
 def mark_expired(order_ids: Sequence[int]) -> None:
     """Write the end of these reservations. Joins the transaction that holds the orders' locks."""
     fetch_all(QUERIES["mark_expired"], {"order_ids": list(order_ids)})

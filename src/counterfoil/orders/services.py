@@ -12,6 +12,7 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing, repositories
 from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
+from counterfoil.orders.confirmation import confirm_locked
 from counterfoil.orders.errors import OrderNotFound
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView, order_as_of
@@ -20,6 +21,7 @@ from counterfoil.orders.intake import Intake
 from counterfoil.orders.placement import PlacedOrder
 from counterfoil.orders.pricing import Offer
 from counterfoil.orders.repositories import HotPool, OrderFilter
+from counterfoil.orders.settlement import reconsider, refund_everything
 from counterfoil.orders.states import (
     BEGINNINGS,
     OrderAction,
@@ -38,6 +40,7 @@ __all__ = [
     "HotPath",
     "OrderFilter",
     "cancel_order",
+    "confirm_on_terms",
     "discard_drafts",
     "draft_order",
     "expire_orders",
@@ -171,7 +174,7 @@ def update_order(
         repositories.replace_items(order_id, priced)
         total = priced.total
     _write(before, step, total, client_reference or before.facts.client_reference, terms.seconds)
-    return record_event(order_id, step.event, trace)
+    return reconsider(record_event(order_id, step.event, trace), trace)
 
 
 @transaction_required
@@ -192,7 +195,22 @@ def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace)
     elif before.status is OrderStatus.CONFIRMED:
         inventory.release_allocations(units_of(before), actor=trace.principal, reason="cancelled")
     _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
-    return record_event(order_id, step.event, trace)
+    record_event(order_id, step.event, trace)
+    return refund_everything(order_id, reason="the order was cancelled", trace=trace)
+
+
+@transaction_required
+def confirm_on_terms(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, reason: str) -> OrderView:
+    """Confirm a placed order whose money is to follow. Joins the open transaction; locks order, then stock.
+
+    Idempotent: an order that is confirmed already is returned unchanged. Raises OrderNotFound, OrderChanged,
+    ActionNotAllowed.
+    """
+    declare("order.confirm", trace, reason=reason)
+    before = lock(order_id, actor=actor, etag=etag)
+    if before.status is OrderStatus.CONFIRMED:
+        return before
+    return confirm_locked(before, party=party_of(actor), trace=trace)
 
 
 def find_open_orders(user_id: int) -> list[OrderView]:
@@ -231,6 +249,10 @@ def expire_orders(*, limit: int, trace: Trace) -> int:
         _release(expired, actor=trace.principal, reason="expired")
         repositories.mark_expired(order_ids)
         record_events(repositories.read_orders(order_ids), step.event, trace)
+        for view in expired:
+            if view.facts.authorized_minor + view.facts.captured_minor > view.facts.refunded_minor:
+                reason = "the order expired before all of it was paid"
+                refund_everything(view.facts.order_id, reason=reason, trace=trace, automatic=True)
         return len(expired)
 
 

@@ -243,7 +243,9 @@ _OPEN: Final = frozenset({_CREATED, _CONFIRMED})
 _ONLY_CONFIRMED: Final = frozenset({_CONFIRMED})
 
 ACTIVITIES: Final = (
-    Activity(OrderAction.PAY, _OPEN, _PEOPLE, (Guard.NOT_COVERED, Guard.NO_PAYMENT_IN_FLIGHT)),
+    # An order that costs nothing is paid for by saying so.
+    Activity(OrderAction.PAY, frozenset({_CREATED}), _PEOPLE, (Guard.NO_PAYMENT_IN_FLIGHT,)),
+    Activity(OrderAction.PAY, _ONLY_CONFIRMED, _PEOPLE, (Guard.NOT_COVERED, Guard.NO_PAYMENT_IN_FLIGHT)),
     Activity(OrderAction.REFUND, _PLACED, _STAFF, (Guard.CAPTURED,)),
     Activity(OrderAction.FULFILL, _ONLY_CONFIRMED, _STAFF, (Guard.NOT_HELD, Guard.NOT_ALL_SHIPPED)),
     Activity(OrderAction.REQUEST_RETURN, _ONLY_CONFIRMED, _CUSTOMER, (Guard.SOMETHING_SHIPPED, Guard.RETURN_WINDOW)),
@@ -257,6 +259,11 @@ _EVER: Final = frozenset(_PLACED)
 # Events of what belongs to an order; they leave its status as it is. Money may move, and be heard of, at any time.
 CHILD_EVENTS: Final[Mapping[str, frozenset[OrderStatus]]] = {
     "payment.started": _EVER,
+    "payment.not_needed": frozenset({_CREATED}),
+    "payment.capture_requested": _EVER,
+    "payment.void_requested": _EVER,
+    "payment.refused": _EVER,
+    "payment.status_changed": frozenset({_CREATED}),
     "payment.requires_action": _EVER,
     "payment.authorized": _EVER,
     "payment.captured": _EVER,

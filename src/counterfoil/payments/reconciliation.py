@@ -98,7 +98,7 @@ def reconcile_if_due(gateway: PaymentGateway, trace: Trace) -> Comparison | None
     return None if begun is None else _compare_and_store(gateway, begun[1], begun[0], trace)
 
 
-def read_clock() -> TimeSpan:
+def default_span() -> TimeSpan:
     """Return the span that a comparison goes through by default: up to now by the database's clock."""
     now = run_in_thread(repositories.read_clock)
     return TimeSpan(now - timedelta(days=DAYS), now)

@@ -33,6 +33,17 @@ class Permission(StrEnum):
     ORDERS_WRITE = "orders:write"
     # Not only one's own: see, place and change the orders of others.
     ORDERS_EVERYBODY = "orders:everybody"
+    # Bring orders to their customers: ship, take returns, hold, note, complete.
+    ORDERS_FULFIL = "orders:fulfil"
+    # Let goods go out before they are paid.
+    ORDERS_APPROVE = "orders:approve"
+    PAYMENTS_READ = "payments:read"
+    # Pay for orders, and give up a payment that waits for its buyer.
+    PAYMENTS_WRITE = "payments:write"
+    # Take money that is held.
+    PAYMENTS_CAPTURE = "payments:capture"
+    # Give money back: for people of the staff, not for programs' accounts.
+    PAYMENTS_REFUND = "payments:refund"
     API_KEYS_READ = "api-keys:read"
     API_KEYS_WRITE = "api-keys:write"
     METRICS_READ = "metrics:read"
@@ -58,6 +69,12 @@ GRANTS: Final[Mapping[Permission, frozenset[Role]]] = {
     Permission.ORDERS_READ: _EVERYBODY,
     Permission.ORDERS_WRITE: _EVERYBODY,
     Permission.ORDERS_EVERYBODY: _ON_BEHALF,
+    Permission.ORDERS_FULFIL: _ON_BEHALF,
+    Permission.ORDERS_APPROVE: frozenset({Role.MANAGER, Role.ADMIN}),
+    Permission.PAYMENTS_READ: _EVERYBODY,
+    Permission.PAYMENTS_WRITE: _EVERYBODY,
+    Permission.PAYMENTS_CAPTURE: _ON_BEHALF,
+    Permission.PAYMENTS_REFUND: STAFF,
     Permission.API_KEYS_READ: _ADMINS,
     Permission.API_KEYS_WRITE: _ADMINS,
     Permission.METRICS_READ: _ADMINS,

@@ -120,6 +120,9 @@ CALLS: dict[str, Callable[[httpx.Client, MakeProduct], Call]] = {
     "POST /api/v1/orders/{order_id}/place": lambda admin, make: Call(
         f"/api/v1/orders/{order_of(admin, make(), draft=True)}/place", "order.place"
     ),
+    "POST /api/v1/orders/{order_id}/confirm": lambda admin, make: Call(
+        f"/api/v1/orders/{order_of(admin, make())}/confirm", "order.confirm", {"reason": "known for years"}
+    ),
     "POST /api/v1/products": lambda _admin, _make: Call("/api/v1/products", "product.create", product_body()),
     "PUT /api/v1/products/{product_id}": lambda _admin, make: Call(
         f"/api/v1/products/{make()}", "product.update", {**product_body(), "allow_backorder": True}

@@ -149,6 +149,7 @@ CASES: dict[str, Case] = {
     "DELETE /api/v1/orders/{order_id}": Case(204, order_at(), owned=True),
     "GET /api/v1/orders/{order_id}/timeline": Case(200, order_at("/timeline"), owned=True),
     "POST /api/v1/orders/{order_id}/place": Case(200, order_at("/place", draft=True), owned=True),
+    "POST /api/v1/orders/{order_id}/confirm": Case(200, order_at("/confirm"), sending()),
     "GET /api/v1/products": Case(200, at("/api/v1/products")),
     "POST /api/v1/products": Case(201, at("/api/v1/products"), product_body),
     "GET /api/v1/products/{product_id}": Case(200, lambda world: f"/api/v1/products/{world.make_product()}"),

@@ -17,6 +17,7 @@ from counterfoil.api.answers import (
     open_cursor,
     problems,
     request_id,
+    trace_of,
     write,
     write_once,
 )
@@ -37,7 +38,7 @@ from counterfoil.infrastructure.idempotency import read_key
 from counterfoil.kernel.cursor import InvalidCursor
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.orders import services
-from counterfoil.orders.commands import PlaceOrder, Trace, merge_lines
+from counterfoil.orders.commands import PlaceOrder, merge_lines
 from counterfoil.orders.states import OrderStatus
 from counterfoil.orders.steps import party_of
 from counterfoil.users.permissions import Permission, owner_filter
@@ -154,7 +155,7 @@ class OrdersController(Controller):
     )
     def place_draft(self, request: AnyRequest, order_id: OrderId) -> Response[OrderOut]:
         """Turn a draft into a placed order at today's prices."""
-        actor, etag, trace = current_actor(request), if_match(request), _trace(request)
+        actor, etag, trace = current_actor(request), if_match(request), trace_of(request)
         return write_once(
             request,
             None,
@@ -185,7 +186,7 @@ class OrdersController(Controller):
                 client_reference=data.client_reference,
                 etag=if_match(request),
                 actor=current_actor(request),
-                trace=_trace(request),
+                trace=trace_of(request),
                 terms=request.app.state.hold_terms,
             )
         )
@@ -202,7 +203,7 @@ class OrdersController(Controller):
         """Release the order's stock; 204, also when it was cancelled before."""
         write(
             lambda: services.cancel_order(
-                order_id, etag=if_match(request), actor=current_actor(request), trace=_trace(request)
+                order_id, etag=if_match(request), actor=current_actor(request), trace=trace_of(request)
             )
         )
 
@@ -223,16 +224,12 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
                 lines=lines,
                 client_reference=data.client_reference,
                 actor=actor,
-                trace=_trace(request),
+                trace=trace_of(request),
             ),
             party_of(actor),
         ),
         authorise=lambda: services.require_may_order_for(buyer, actor),
     )
-
-
-def _trace(request: AnyRequest) -> Trace:
-    return Trace(current_actor(request).principal, request_id(request))
 
 
 def _read_position(position: str) -> tuple[datetime, int]:
