@@ -95,7 +95,12 @@ def reconcile_if_due(gateway: PaymentGateway, trace: Trace) -> Comparison | None
             return repositories.begin_daily_comparison(gateway.name, days=DAYS)
 
     begun = run_in_thread(begin)
-    return None if begun is None else _compare_and_store(gateway, begun[1], begun[0], trace)
+    if begun is None:
+        return None
+    found = _compare_and_store(gateway, begun[1], begun[0], trace)
+    if found.differences:
+        log.error("gateway.differs", gateway=gateway.name, findings=len(found.differences))
+    return found
 
 
 def default_span() -> TimeSpan:
@@ -128,8 +133,6 @@ def _compare_and_store(gateway: PaymentGateway, span: TimeSpan, comparison_id: i
         run_in_thread(finish, "failed")
         raise GatewayAway(gateway=gateway.name, code=error.code) from error
     run_in_thread(finish, "done")
-    if found.differences:
-        log.error("gateway.differs", gateway=gateway.name, findings=len(found.differences))
     return found
 
 
