@@ -153,6 +153,24 @@ def running_service(
             process.wait(45)
 
 
+@contextmanager
+def running_worker(database_url: str, directory: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `counterfoil work` until the block ends; it is stopped by its own pid."""
+    with (directory / f"work-{secrets.token_hex(4)}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "work"],
+            env={**os.environ, "DATABASE_URL": database_url, **environment},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(45)
+
+
 def wait_until_ready(service: Service) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -217,6 +235,15 @@ def make_person(email: str, role: Any) -> int:
             return create_users([new], actor="test", request_id="test-request", reason="")[email]
 
     return run_in_thread(create)
+
+
+@pytest.fixture(scope="module")
+def till(make_database: Callable[[], str], make_token: Callable[..., str], tmp_path_factory: Any) -> Iterator[Any]:
+    """A shop of the module's own that takes money, with a worker: see settlement/till.py."""
+    from till import open_till
+
+    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till")) as shop:
+        yield shop
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     reasons = {
         400: "Invalid input",
         401: "Unauthorized",
+        402: "Payment declined",
         403: "Role missing",
         404: "Not found",
         409: "Conflict",
@@ -100,11 +101,21 @@ def accepted() -> Response[None]:
     return _Encoded(b"", 202, [(b"content-length", b"0")])
 
 
-def answer_bytes(body: bytes, *, status: int, etag: str | None = None, replayed: bool = False) -> Response[Any]:
+def answer_bytes(
+    body: bytes,
+    *,
+    status: int,
+    etag: str | None = None,
+    replayed: bool = False,
+    location: str | None = None,
+    media_type: str = "application/json",
+) -> Response[Any]:
     """Send bytes of JSON as they are."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
     if etag is not None:
         headers.append((b"etag", etag.encode()))
+    if location is not None:
+        headers.append((b"location", location.encode()))
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
     return _Encoded(body, status, headers)

@@ -15,10 +15,12 @@ from counterfoil.api.bodies import BODY_BYTES_MAX, ApiRequest
 from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
+from counterfoil.api.controllers.callbacks import CallbacksController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.order_steps import OrderStepsController
 from counterfoil.api.controllers.orders import OrdersController
+from counterfoil.api.controllers.payments import PaymentsController
 from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
 from counterfoil.api.controllers.users import UsersController
@@ -34,7 +36,7 @@ from counterfoil.api.route_table import list_routes
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state`: what the controllers need (hot, access, limiter, hold_terms, draining)."""
+    """Assemble the application. `state`: what controllers need (hot, access, limiter, hold_terms, draining)."""
     api = Router(
         "/",
         route_handlers=[
@@ -46,6 +48,8 @@ def make_api(
             InventoryController,
             OrdersController,
             OrderStepsController,
+            PaymentsController,
+            CallbacksController,
             OperationsController,
         ],
         # From the outside in.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from counterfoil.payments.dispatcher import Dispatcher
 
 # An expired order should be seen within a second or two, and a change be chained within as much.
 _INTERVAL_SECONDS: Final = 1.0
@@ -14,6 +18,8 @@ _EXPIRY_ORDERS_MAX: Final = 50
 # Each takes a handful of small transactions, and the expiry of orders must not wait for long.
 _ERASURES_MAX: Final = 10
 _DELETED_ROWS_MAX: Final = 1000
+# Whether today's comparison with the gateway has been made is worth a look a minute.
+_COMPARISON_LOOK_SECONDS: Final = 60.0
 _MAILS_MAX: Final = 20
 # A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
 _MAIL_STOP_SECONDS_MAX: Final = 15
@@ -31,12 +37,18 @@ class Job:
 def run_jobs(stop: threading.Event) -> None:
     """Run every job in rounds until told to stop.
 
-    Mails go out beside them: a mail server may take a minute to say no.
+    Mails go out beside them: a mail server may take a minute to say no. So are gateways asked for money, and for their
+    lists.
     """
     mails = threading.Thread(target=_run_until, args=[_mail_jobs(), stop], daemon=True)
     mails.start()
+    payments = threading.Thread(target=_make_dispatcher().run, args=[stop])
+    payments.start()
+    comparisons = threading.Thread(target=_run_until, args=[_gateway_jobs(stop), stop], daemon=True)
+    comparisons.start()
     _run_until(_database_jobs(), stop)
     mails.join(_MAIL_STOP_SECONDS_MAX)
+    payments.join()  # ends by itself, within the time that a call takes
 
 
 def _run_until(jobs: list[Job], stop: threading.Event) -> None:
@@ -79,6 +91,7 @@ def _database_jobs() -> list[Job]:
     from counterfoil.notifications.services import delete_old_mails
     from counterfoil.orders.commands import Trace
     from counterfoil.orders.services import expire_orders
+    from counterfoil.payments.notices import delete_old_notices
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
     from counterfoil.users import recovery, sessions
 
@@ -107,6 +120,7 @@ def _database_jobs() -> list[Job]:
         delete("delete_links", recovery.delete_done),
         delete("delete_console_sessions", delete_expired_sessions),
         delete("delete_mails", delete_old_mails),
+        delete("delete_notices", delete_old_notices),
     ]
 
 
@@ -128,3 +142,40 @@ def _mail_jobs() -> list[Job]:
     from counterfoil.users.recovery import send_due_mails
 
     return [Job("send_mails", lambda: send_due_mails(limit=_MAILS_MAX), _MAILS_MAX)]
+
+
+def _make_dispatcher() -> Dispatcher:
+    """Make what asks gateways for money; an order follows what they answer."""
+    from counterfoil.orders.settlement import settle
+    from counterfoil.payments.dispatcher import Dispatcher
+    from counterfoil.payments.wiring import gateways
+
+    return Dispatcher(gateways(), settle)
+
+
+def _gateway_jobs(stop: threading.Event) -> list[Job]:
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+    from counterfoil.payments.reconciliation import reconcile_if_due
+    from counterfoil.payments.wiring import gateways
+
+    def compare() -> int:
+        trace = Trace("job:reconcile-gateway", new_request_id())
+        found = [reconcile_if_due(gateway, trace, stop=stop) for gateway in gateways().by_name.values()]
+        return sum(each is not None for each in found)
+
+    return [Job("reconcile_gateway", _every(_COMPARISON_LOOK_SECONDS, compare), 1000)]
+
+
+def _every(seconds: float, run: Callable[[], int]) -> Callable[[], int]:
+    """Run something no more often than this."""
+    next_at = 0.0
+
+    def run_seldom() -> int:
+        nonlocal next_at
+        if time.monotonic() < next_at:
+            return 0
+        next_at = time.monotonic() + seconds
+        return run()
+
+    return run_seldom

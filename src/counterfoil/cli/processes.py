@@ -135,7 +135,7 @@ def _require_own_machine(address: str) -> None:
 def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run the periodic jobs: expiry, mails, erasures that waited, the chain of the audit trail. Any number may run."""
+    """Ask payment gateways and run the periodic jobs: expiry, mails, late erasures, the audit. Any number may run."""
     from counterfoil.infrastructure.process import die_with_parent
 
     if parent is not None:

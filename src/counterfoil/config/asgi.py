@@ -24,17 +24,19 @@ from counterfoil.api.middleware.limits import limit_console
 from counterfoil.api.middleware.request_context import RequestContext
 from counterfoil.api.middleware.transport import Transport, TransportRules
 from counterfoil.config.settings import Settings
-from counterfoil.infrastructure.database import make_hot_pool, run_in_thread
+from counterfoil.infrastructure.database import connection_string, make_hot_pool, run_in_thread
 from counterfoil.infrastructure.key_store import load_named_keys
 from counterfoil.infrastructure.limit_stores import PostgresStore, RedisStore
 from counterfoil.infrastructure.logging import configure_logging
 from counterfoil.infrastructure.metrics import IntakeMetrics, LimiterMetrics
 from counterfoil.infrastructure.rate_limiter import RateLimiter, use_limiter
+from counterfoil.infrastructure.wakeups import Wakeups
 from counterfoil.kernel.errors import Unavailable
 from counterfoil.orders.holds import HoldTerms
 from counterfoil.orders.intake import Intake, IntakeLimits
 from counterfoil.orders.placement import place_batch
 from counterfoil.orders.services import HotPath
+from counterfoil.payments.recording import PAYMENTS_CHANNEL
 from counterfoil.users.access import AccessControl
 
 log = structlog.get_logger(__name__)
@@ -65,7 +67,8 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     app.state.hashing = HashingThreads()
     loading = asyncio.create_task(_load_named_keys())
     app.state.access = AccessControl(pool, accepted=(settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
-    watching = asyncio.create_task(app.state.access.watch())
+    app.state.wakeups = Wakeups(PAYMENTS_CHANNEL, connection_string=connection_string(values.database_url))
+    watching = [asyncio.create_task(app.state.access.watch()), asyncio.create_task(app.state.wakeups.listen())]
     log.info("web.started", pid=os.getpid())
     try:
         yield
@@ -75,9 +78,9 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
         await intake.drain()
         use_limiter(None)
         await app.state.limiter.close()
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         with suppress(Unavailable):
             await app.state.access.write_key_uses()
         await pool.close()

@@ -133,6 +133,7 @@ class Settings(OrderSettings, PaymentSettings):
         50, ge=1, le=100, description="What one API key may use of its account's limits; 100: all of them."
     )
     counterfoil_limit_console: str = Field("600/60", description="Pages of the console per address.")
+    counterfoil_limit_callback: str = Field("6000/60", description="Notices of payment gateways per address.")
     counterfoil_limit_refused: str = Field("60/60", description="Wrong or missing credentials per address.")
     counterfoil_limit_sign_in_failures: str = Field("30/900", description="Wrong passwords per address.")
     counterfoil_limit_factor: int = Field(
@@ -147,7 +148,7 @@ class Settings(OrderSettings, PaymentSettings):
             f"counterfoil_limit_{name}"
             for name in (
                 *("sign_in", "registration", "recovery", "write", "read", "look_up", "admin", "service", "refused"),
-                *("console", "sign_in_failures"),
+                *("console", "callback", "sign_in_failures"),
             )
         )
     )

@@ -6,6 +6,7 @@ calls, who then reads the truth from the gateway as always.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -39,7 +40,10 @@ from counterfoil.payments.gateways.base import (
     each_payment,
     each_refund,
 )
+from counterfoil.payments.reconciliation_repositories import RECONCILIATION_STATE
 from counterfoil.payments.views import Trace
+
+__all__ = ["RECONCILIATION_STATE", "Comparison", "GatewayAway", "default_span", "reconcile_gateway", "reconcile_if_due"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -86,8 +90,13 @@ def reconcile_gateway(gateway: PaymentGateway, span: TimeSpan, trace: Trace) -> 
 
 
 @no_transaction
-def reconcile_if_due(gateway: PaymentGateway, trace: Trace) -> Comparison | None:
-    """Make today's comparison, once a day by the database's clock, however many workers there are."""
+def reconcile_if_due(
+    gateway: PaymentGateway, trace: Trace, *, stop: threading.Event | None = None
+) -> Comparison | None:
+    """Make today's comparison, once a day by the database's clock, however many workers there are.
+
+    Returns None when there was nothing to do. `stop` ends it early, and another worker begins anew. Raises GatewayAway.
+    """
 
     def begin() -> tuple[int, TimeSpan] | None:
         with transaction():
@@ -97,7 +106,7 @@ def reconcile_if_due(gateway: PaymentGateway, trace: Trace) -> Comparison | None
     begun = run_in_thread(begin)
     if begun is None:
         return None
-    found = _compare_and_store(gateway, begun[1], begun[0], trace)
+    found = _compare_and_store(gateway, begun[1], begun[0], trace, stop=stop)
     if found.differences:
         log.error("gateway.differs", gateway=gateway.name, findings=len(found.differences))
     return found
@@ -109,7 +118,9 @@ def default_span() -> TimeSpan:
     return TimeSpan(now - timedelta(days=DAYS), now)
 
 
-def _compare_and_store(gateway: PaymentGateway, span: TimeSpan, comparison_id: int, trace: Trace) -> Comparison:
+def _compare_and_store(
+    gateway: PaymentGateway, span: TimeSpan, comparison_id: int, trace: Trace, *, stop: threading.Event | None = None
+) -> Comparison:
     found = Comparison(gateway.name, span)
 
     def finish(outcome: str) -> None:
@@ -127,6 +138,9 @@ def _compare_and_store(gateway: PaymentGateway, span: TimeSpan, comparison_id: i
 
     try:
         for piece in _pieces(span):
+            if stop is not None and stop.is_set():
+                run_in_thread(finish, "failed")
+                return found
             _compare_payments(gateway, piece, found, trace)
             _compare_refunds(gateway, piece, found)
     except GatewayError as error:

@@ -45,6 +45,7 @@ class RouteClass(StrEnum):
     ADMIN = "admin"
     SERVICE = "service"
     CONSOLE = "console"
+    CALLBACK = "callback"
     REFUSED = "refused"
 
 
@@ -60,6 +61,7 @@ _TABLE: Final[tuple[tuple[str, str, RouteClass], ...]] = (
     ("GET|HEAD", r"/api/v1/users/me(/.*)?", RouteClass.READ),
     (".*", r"/api/v1/users/me(/.*)?", RouteClass.WRITE),
     (".*", r"/api/v1/(users|api-keys|audit)(/.*)?", RouteClass.ADMIN),
+    ("POST", r"/payments/callbacks/.*", RouteClass.CALLBACK),
     ("GET|HEAD", r"/api/.*", RouteClass.READ),
     (".*", r"/api/.*", RouteClass.WRITE),
 )

@@ -38,7 +38,7 @@ def read_payments(door: Door, order_id: int, token: str) -> tuple[OurPayment, ..
 
 
 def _payment(door: Door, payment: dict[str, Any], token: str) -> OurPayment:
-    currency, captured = payment["currency"], _minor(payment["captured_amount"], payment["currency"])
+    currency, captured = payment["currency"], _minor(payment["captured"], payment["currency"])
     # Without captured money there is nothing to give back.
     refunds = door.get(f"{API_PATH}/payments/{payment['id']}/refunds", token)["items"] if captured else []
     return OurPayment(
@@ -47,7 +47,7 @@ def _payment(door: Door, payment: dict[str, Any], token: str) -> OurPayment:
         status=payment["status"],
         amount=_minor(payment["amount"], currency),
         captured=captured,
-        refunded=_minor(payment["refunded_amount"], currency),
+        refunded=_minor(payment["refunded"], currency),
         refunds=tuple(OurRefund(each["id"], each["status"], _minor(each["amount"], currency)) for each in refunds),
     )
 
