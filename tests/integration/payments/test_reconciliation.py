@@ -42,14 +42,14 @@ INSERT_PAYMENTS = """
 INSERT INTO payments (order_id, gateway, gateway_payment_id, reference, amount, currency, capture_now, status,
                       captured_amount, refunded_amount, principal, client_key, created_at)
 SELECT order_id, 'sandbox', gateway_id, reference, amount, currency, true, status, captured, 0, 'user:1', reference, at
-FROM unnest(%(orders)s::bigint[], %(gateway_ids)s::text[], %(references)s::text[], %(amounts)s::numeric[], %(currencies)s::text[],
-            %(statuses)s::text[], %(captured)s::numeric[], %(instants)s::timestamptz[])
+FROM unnest(%(orders)s::bigint[], %(gateway_ids)s::text[], %(references)s::text[], %(amounts)s::numeric[],
+            %(currencies)s::text[], %(statuses)s::text[], %(captured)s::numeric[], %(instants)s::timestamptz[])
   AS p (order_id, gateway_id, reference, amount, currency, status, captured, at)
 RETURNING reference, id
 """
 INSERT_REFUNDS = """
-INSERT INTO refunds (payment_id, order_id, reference, gateway_refund_id, amount, currency, status, principal, client_key,
-                     created_at)
+INSERT INTO refunds (payment_id, order_id, reference, gateway_refund_id, amount, currency, status, principal,
+                     client_key, created_at)
 SELECT p.id, p.order_id, r.reference, r.gateway_id, r.amount, p.currency, 'succeeded', 'user:1', r.reference, r.at
 FROM unnest(%(payments)s::text[], %(gateway_ids)s::text[], %(references)s::text[], %(amounts)s::numeric[],
             %(instants)s::timestamptz[]) AS r (payment, gateway_id, reference, amount, at)
@@ -65,7 +65,7 @@ FROM payments WHERE status = 'unknown'
 
 @dataclass
 class Books:
-    """Both sides: ours in a database, theirs in the sandbox's journal. What is planted says itself what must be found."""
+    """Both sides: ours in a database, theirs in the sandbox's journal. `planted` says what must be found."""
 
     url: str
     journal: Path

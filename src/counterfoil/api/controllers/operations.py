@@ -104,8 +104,10 @@ async def _measure(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
     assert compared is not None
     AUDIT_UNSEALED_ENTRIES.set(audit[0])
     AUDIT_UNSEALED_SECONDS.set(audit[1])
-    gauges = (PAYMENT_CALLS_WAITING, PAYMENT_UNKNOWN, PAYMENT_UNKNOWN_SECONDS, PAYMENT_REVIEWS)
-    gauges += (GATEWAY_FINDINGS, GATEWAY_COMPARED_SECONDS)
+    gauges = (
+        *(PAYMENT_CALLS_WAITING, PAYMENT_UNKNOWN, PAYMENT_UNKNOWN_SECONDS, PAYMENT_REVIEWS),
+        *(GATEWAY_FINDINGS, GATEWAY_COMPARED_SECONDS),
+    )
     for gauge, value in zip(gauges, (*payments, *compared), strict=True):
         gauge.set(value)
 
