@@ -90,7 +90,7 @@ class Clients:
             self._wait_until_settled(order_id)
         rival = None
         if attempt.sequel is Sequel.CANCEL_WHILE_PAYING:
-            rival = threading.Thread(target=self._cancel, args=[attempt, order_id])
+            rival = threading.Thread(target=self._cancel, args=[order_id])
             rival.start()
         reply = self._pay(attempt, order_id, token, card=attempt.card, word="pay", submissions=attempt.submissions)
         self.tally.count(f"payment: {reply.status} {reply.code}".strip())
@@ -151,7 +151,7 @@ class Clients:
             if attempt.sequel is Sequel.REFUND:
                 self._refund(attempt, payment)
         if attempt.sequel is Sequel.CANCEL_AFTERWARDS:
-            self._cancel(attempt, order_id)
+            self._cancel(order_id)
 
     def _refund(self, attempt: Attempt, payment: OurPayment) -> None:
         """Give everything back."""
@@ -162,10 +162,8 @@ class Clients:
         )
         self.tally.count(f"refund: {reply.status} {reply.code}".strip())
 
-    def _cancel(self, attempt: Attempt, order_id: int) -> None:
-        body: dict[str, object] = {"reason": "a drill"}
-        path, key = f"{API_PATH}/orders/{order_id}/cancel", self._key(attempt, "cancel")
-        reply = self._door.post(path, self._shop.staff_token, body, key=key)
+    def _cancel(self, order_id: int) -> None:
+        reply = self._door.delete(f"{API_PATH}/orders/{order_id}", self._shop.staff_token)
         self.tally.count(f"cancel: {reply.status} {reply.code}".strip())
 
     def _key(self, attempt: Attempt, word: str) -> str:

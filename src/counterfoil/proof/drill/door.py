@@ -87,6 +87,10 @@ class Door:
         self._ledger.hear(key, _kind(reply), status=reply.status, body=reply.body)
         return reply
 
+    def delete(self, path: str, token: str) -> Reply:
+        """Send a DELETE, which may be repeated as it is, until it is answered for good."""
+        return self._insist("DELETE", path, token, None, "")
+
     def ask_again(self, key: str) -> Reply:
         """Send a request of the ledger once more; its answer is compared with the first one."""
         token, path, body = self._ledger.requests[key]
