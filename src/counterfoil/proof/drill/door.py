@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from counterfoil.proof.drill.ledger import ClientLedger
+from counterfoil.proof.load_client import read_code
 
 API_PATH: Final = "/api/v1"
 # Longer than a request waits for a gateway (10 s), shorter than anybody's patience.
@@ -22,7 +23,9 @@ _WAIT_SECONDS_MAX: Final = 2.0
 # A web process that was killed is back in a few seconds, a breaker that opened in a minute.
 PATIENCE_SECONDS: Final = 120.0
 # Somebody else is at it with this key; it says nothing about the outcome.
-_IN_PROGRESS: Final = frozenset({"IDEMPOTENCY_IN_PROGRESS", "IDEMPOTENCY_KEY_IN_USE"})
+_IN_PROGRESS: Final = "IDEMPOTENCY_IN_PROGRESS"
+# Done, or refused for good: from then on the key has this answer and no other.
+_LASTING: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.PAYMENT_REQUIRED})
 
 
 class DrillFailed(Exception):
@@ -49,7 +52,7 @@ class Reply:
     @property
     def code(self) -> str:
         """The problem's code, if it is a problem."""
-        return str(self.fields.get("code", ""))
+        return read_code(self.body)
 
 
 @dataclass(slots=True)
@@ -95,7 +98,9 @@ class Door:
         """Send a request of the ledger once more; its answer is compared with the first one."""
         token, path, body = self._ledger.requests[key]
         reply = self._insist("POST", path, token, body, key)
-        self._ledger.hear(key, _kind(reply), status=reply.status, body=reply.body)
+        # Whatever it is now, it must be what it was.
+        kind = "final" if self._ledger.has_lasting(key) else _kind(reply)
+        self._ledger.hear(key, kind, status=reply.status, body=reply.body)
         return reply
 
     # ------------------------------------------------------------ one request
@@ -141,9 +146,11 @@ class Door:
 def _is_passing(reply: Reply) -> bool:
     """Tell an answer that says "later" from one that lasts."""
     if reply.status == HTTPStatus.CONFLICT:
-        return reply.code in _IN_PROGRESS
+        return reply.code == _IN_PROGRESS
     return reply.status == HTTPStatus.TOO_MANY_REQUESTS or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _kind(reply: Reply) -> str:
-    return "pending" if reply.status == HTTPStatus.ACCEPTED else "final"
+    if reply.status in _LASTING:
+        return "final"
+    return "pending" if reply.status == HTTPStatus.ACCEPTED else "refused"

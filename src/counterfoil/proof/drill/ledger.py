@@ -19,6 +19,7 @@ class ClientLedger:
         self.path = path
         self.answers: list[FinalAnswer] = []
         self.requests: dict[str, tuple[str, str, dict[str, Any]]] = {}
+        self._answered: set[str] = set()
         self._file = path.open("ab")
         self._lock = threading.Lock()
 
@@ -29,11 +30,17 @@ class ClientLedger:
             self._write({"intent": key, "path": path, "body": body})
 
     def hear(self, key: str, outcome: str, *, status: int = 0, body: bytes = b"") -> None:
-        """Note what came of it: `final`, `pending`, `again` (the same key is sent once more) or `lost`."""
+        """Note what came of it: `final`, `refused`, `pending`, `again` (the key is sent once more) or `lost`."""
         with self._lock:
             if outcome == "final":
                 self.answers.append(FinalAnswer(key, status, body))
+                self._answered.add(key)
             self._write({"key": key, "outcome": outcome, "status": status, "body": body.decode(errors="replace")})
+
+    def has_lasting(self, key: str) -> bool:
+        """Tell whether a key was answered for good."""
+        with self._lock:
+            return key in self._answered
 
     def close(self) -> None:
         """Give the file up."""

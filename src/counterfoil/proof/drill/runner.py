@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -100,7 +101,7 @@ def run_drill(plan: DrillPlan, site: Site, *, on_progress: Callable[[str], None]
     with _ledger(site) as ledger:
         door = Door(site.url, ledger=ledger, traffic=traffic)
         clients = Clients(door, site.shop, stop=traffic.stop)
-        _attack(plan, site, clients, result, on_progress)
+        _attack(plan, site, clients, traffic.stop, result, on_progress)
         result.seconds["under fault"] = timer.lap()
         orders = _come_to_rest(site, door, clients, ledger, traffic, on_progress)
         result.seconds["until rest"] = timer.lap()
@@ -118,26 +119,30 @@ def run_drill(plan: DrillPlan, site: Site, *, on_progress: Callable[[str], None]
 
 
 def _attack(
-    plan: DrillPlan, site: Site, clients: Clients, result: DrillResult, on_progress: Callable[[str], None]
+    plan: DrillPlan,
+    site: Site,
+    clients: Clients,
+    stop: threading.Event,
+    result: DrillResult,
+    on_progress: Callable[[str], None],
 ) -> None:
     control(site.simulator_url, "PUT", "faults", fault_words(hang_seconds=plan.hang_seconds))
-    killer: AbstractContextManager[Killer | None] = nullcontext(None)
-    if plan.kills:
-        killer = Killer(site, seed_number=plan.seed, every_seconds=_KILL_SECONDS)
+    killer = Killer(site, seed_number=plan.seed, every_seconds=_KILL_SECONDS, give_up=stop) if plan.kills else None
     try:
-        with killer as active:
+        with killer or nullcontext():
             clients.run(
                 draw_attempts(plan.attempts, seed=plan.seed),
                 clients=plan.clients,
                 on_done=lambda done: on_progress(f"Under fault: {done:,} of {plan.attempts:,} attempts"),
             )
-        if active is not None:
-            result.kills = active.kills
-            if active.failure is not None:
-                raise active.failure
+    except DrillFailed as error:
+        # What the clients ran into was its consequence.
+        raise (killer.failure if killer and killer.failure else error) from error
     finally:
         on_progress("Healing every fault")
         control(site.simulator_url, "PUT", "faults", HEALED)
+    if killer:
+        result.kills = killer.kills
 
 
 def _come_to_rest(

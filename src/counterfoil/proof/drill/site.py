@@ -231,8 +231,8 @@ def control(simulator_url: str, method: str, path: str, body: dict[str, Any] | N
 class Killer:
     """Kills the web process or the worker every few seconds, as the seed says, and starts it again."""
 
-    def __init__(self, site: Site, *, seed_number: int, every_seconds: float) -> None:
-        """Make a killer that has not begun."""
+    def __init__(self, site: Site, *, seed_number: int, every_seconds: float, give_up: threading.Event) -> None:
+        """Make a killer that has not begun; when something does not come back, it sets `give_up`."""
         assert site.web is not None
         assert site.worker is not None
         self.failure: DrillFailed | None = None
@@ -241,6 +241,7 @@ class Killer:
         self._log = site.directory / "serve.log"
         self._draw = random.Random(f"kills:{seed_number}")  # noqa: S311 - repeatable, not secret
         self._every = every_seconds
+        self._give_up = give_up
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="killer")
 
@@ -269,3 +270,4 @@ class Killer:
                     wait_until_ready(victim, self._port, self._log)
         except DrillFailed as error:
             self.failure = error
+            self._give_up.set()
