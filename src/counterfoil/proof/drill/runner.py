@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -127,22 +127,32 @@ def _attack(
     on_progress: Callable[[str], None],
 ) -> None:
     control(site.simulator_url, "PUT", "faults", fault_words(hang_seconds=plan.hang_seconds))
-    killer = Killer(site, seed_number=plan.seed, every_seconds=_KILL_SECONDS, give_up=stop) if plan.kills else None
-    try:
-        with killer or nullcontext():
+    done = threading.Event()
+
+    def run() -> None:
+        try:
             clients.run(
                 draw_attempts(plan.attempts, seed=plan.seed),
                 clients=plan.clients,
-                on_done=lambda done: on_progress(f"Under fault: {done:,} of {plan.attempts:,} attempts"),
+                on_done=lambda count: on_progress(f"Under fault: {count:,} of {plan.attempts:,} attempts"),
             )
-    except DrillFailed as error:
-        # What the clients ran into was its consequence.
-        raise (killer.failure if killer and killer.failure else error) from error
-    finally:
-        on_progress("Healing every fault")
-        control(site.simulator_url, "PUT", "faults", HEALED)
-    if killer:
-        result.kills = killer.kills
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            if plan.kills:
+                killer = Killer(site, seed_number=plan.seed, every_seconds=_KILL_SECONDS)
+                killer.run_until(done)
+                result.kills = killer.kills
+            running.result()
+        finally:
+            # Ends the clients too, when it was not they who came to an end.
+            if not done.is_set():
+                stop.set()
+            on_progress("Healing every fault")
+            control(site.simulator_url, "PUT", "faults", HEALED)
 
 
 def _come_to_rest(

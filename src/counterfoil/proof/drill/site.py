@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final
 
 from counterfoil.infrastructure.master_keys import add_master_key
 from counterfoil.proof.bench.database import fresh_database, seed
@@ -27,8 +27,8 @@ from counterfoil.users.permissions import Actor, Role
 from counterfoil.users.tokens import issue_token
 
 _READY_SECONDS_MAX: Final = 60.0
-# Longer than the service gives to what is in flight when it is told to stop.
-_STOP_SECONDS_MAX: Final = 45.0
+# How long a process that could not start waits before it is started again, as any supervisor does.
+_RESTART_SECONDS: Final = 0.5
 _CUSTOMERS: Final = 200
 _API_KEY: Final = "sk_test_of_the_drill"
 _CALLBACK_PATH: Final = "/payments/callbacks/stripe"
@@ -61,7 +61,6 @@ class Child:
     def kill(self) -> None:
         """Kill the whole group at once, as a power switch does."""
         assert self._process is not None
-        self.kills += 1
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -71,14 +70,9 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Ask it to end, and end it if it does not."""
-        if self.is_running():
-            assert self._process is not None
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        """End it at once: what a drill has learned is learned, and its database goes too."""
+        if self._process is not None:
+            self.kill()
         self._log.close()
 
 
@@ -180,10 +174,16 @@ def _token(user_id: int, role: Role, secret: str) -> str:
     return issue_token(Actor(user_id, role), secret=secret)
 
 
-def wait_until_ready(child: Child, port: int, log: Path) -> None:
-    """Wait until the web process answers; raises DrillFailed."""
+def wait_until_ready(child: Child, port: int, log: Path, *, is_supervised: bool = False) -> None:
+    """Wait until the web process answers; raises DrillFailed.
+
+    A supervised one is started again when it ends: its port may still be with the last children of the one before.
+    """
     deadline = time.monotonic() + _READY_SECONDS_MAX
-    while time.monotonic() < deadline and child.is_running():
+    while time.monotonic() < deadline and (child.is_running() or is_supervised):
+        if not child.is_running():
+            time.sleep(_RESTART_SECONDS)
+            child.start()
         connection = HTTPConnection("127.0.0.1", port, timeout=1)
         try:
             connection.request("GET", "/readyz")
@@ -229,45 +229,32 @@ def control(simulator_url: str, method: str, path: str, body: dict[str, Any] | N
 
 # ---------------------------------------------------------------- kills
 class Killer:
-    """Kills the web process or the worker every few seconds, as the seed says, and starts it again."""
+    """Kills the web process or the worker every few seconds, as the seed says, and starts it again.
 
-    def __init__(self, site: Site, *, seed_number: int, every_seconds: float, give_up: threading.Event) -> None:
-        """Make a killer that has not begun; when something does not come back, it sets `give_up`."""
+    In the thread that has started them: the kernel takes that thread's end for the end of their parent.
+    """
+
+    def __init__(self, site: Site, *, seed_number: int, every_seconds: float) -> None:
+        """Make a killer that has not begun."""
         assert site.web is not None
         assert site.worker is not None
-        self.failure: DrillFailed | None = None
         self._children = (site.web, site.worker)
         self._port = int(site.url.rpartition(":")[2])
         self._log = site.directory / "serve.log"
         self._draw = random.Random(f"kills:{seed_number}")  # noqa: S311 - repeatable, not secret
         self._every = every_seconds
-        self._give_up = give_up
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="killer")
 
     @property
     def kills(self) -> dict[str, int]:
         """How often each was killed."""
         return {child.name: child.kills for child in self._children}
 
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End, with both processes up."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.wait(self._every * self._draw.uniform(0.6, 1.4)):
-                victim = self._draw.choice(self._children)
-                victim.kill()
-                victim.start()
-                if victim.name == "serve":
-                    wait_until_ready(victim, self._port, self._log)
-        except DrillFailed as error:
-            self.failure = error
-            self._give_up.set()
+    def run_until(self, done: threading.Event) -> None:
+        """Kill until told that it is over; then both are up. Raises DrillFailed when one does not come back."""
+        while not done.wait(self._every * self._draw.uniform(0.6, 1.4)):
+            victim = self._draw.choice(self._children)
+            victim.kill()
+            victim.kills += 1
+            victim.start()
+            if victim.name == "serve":
+                wait_until_ready(victim, self._port, self._log, is_supervised=True)
