@@ -238,11 +238,17 @@ def make_person(email: str, role: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def till(make_database: Callable[[], str], make_token: Callable[..., str], tmp_path_factory: Any) -> Iterator[Any]:
-    """A shop of the module's own that takes money, with a worker: see settlement/till.py."""
+def till(
+    request: pytest.FixtureRequest,
+    make_database: Callable[[], str],
+    make_token: Callable[..., str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """A shop of the module's own that takes money, with the settings in its TILL: see settlement/till.py."""
     from till import open_till
 
-    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till")) as shop:
+    settings = getattr(request.module, "TILL", {})
+    with open_till(make_database(), make_token, tmp_path_factory.mktemp("till"), **settings) as shop:
         yield shop
 
 
@@ -302,10 +308,18 @@ SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
        (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
        (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys),
+       (SELECT count(*) FROM fulfillments), (SELECT sum(version) FROM fulfillments),
+       (SELECT sum(shipped) FROM order_items),
+       (SELECT count(*) FROM returns), (SELECT sum(version) FROM returns), (SELECT sum(returned) FROM order_items),
+       (SELECT count(*) FROM holds), (SELECT count(*) FROM holds WHERE released_at IS NULL),
+       (SELECT count(*) FROM order_notes), (SELECT sum(allocated) FROM stock_levels),
        (SELECT count(*) FROM sign_ins), (SELECT count(*) FROM sign_ins WHERE revoked_at IS NULL),
        (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM refresh_tokens WHERE used_at IS NULL),
        (SELECT count(*) FROM api_keys), (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL),
-       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations)
+       (SELECT count(*) FROM one_time_tokens WHERE used_at IS NOT NULL), (SELECT max(id) FROM access_revocations),
+       (SELECT count(*) FROM payments), (SELECT sum(version) FROM payments),
+       (SELECT count(*) FROM payment_attempts), (SELECT sum(fence) FROM payment_attempts),
+       (SELECT count(*) FROM refunds), (SELECT sum(version) FROM refunds), (SELECT count(*) FROM ledger_entries)
 """
 
 

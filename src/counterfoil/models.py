@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
+from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
 from counterfoil.payments.reconciliation_models import GatewayFinding, GatewayReconciliation
@@ -19,14 +20,18 @@ __all__ = [
     "AuditEntry",
     "AuditSeal",
     "ErasureRequest",
+    "Fulfillment",
+    "FulfillmentLine",
     "GatewayFinding",
     "GatewayNotice",
     "GatewayReconciliation",
+    "Hold",
     "IdempotencyKey",
     "LedgerEntry",
     "OneTimeToken",
     "Order",
     "OrderItem",
+    "OrderNote",
     "OutboxEvent",
     "Payment",
     "PaymentAttempt",
@@ -35,6 +40,8 @@ __all__ = [
     "RateLimit",
     "RefreshToken",
     "Refund",
+    "Return",
+    "ReturnLine",
     "SignIn",
     "StockLevel",
     "StockMovement",

@@ -74,6 +74,11 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+def also(schema: Any, status: int, description: str) -> dict[int, ResponseSpec]:
+    """Document an answer that is given beside the usual one."""
+    return {status: ResponseSpec(schema, description=description, generate_examples=False)}
+
+
 def request_id(request: AnyRequest) -> str:
     """Return the id of this request."""
     found: str = request.scope["state"]["request_id"]

@@ -16,6 +16,7 @@ from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
 from counterfoil.api.controllers.callbacks import CallbacksController
+from counterfoil.api.controllers.fulfillments import FulfillmentsController, OrderFulfillmentsController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
 from counterfoil.api.controllers.order_steps import OrderStepsController
@@ -23,6 +24,8 @@ from counterfoil.api.controllers.orders import OrdersController
 from counterfoil.api.controllers.payments import PaymentsController
 from counterfoil.api.controllers.privacy import PrivacyController
 from counterfoil.api.controllers.products import ProductsController
+from counterfoil.api.controllers.remarks import RemarksController
+from counterfoil.api.controllers.returns import OrderReturnsController, ReturnsController
 from counterfoil.api.controllers.users import UsersController
 from counterfoil.api.description import ExactNumbers, complete_description
 from counterfoil.api.errors import EXCEPTION_HANDLERS
@@ -39,19 +42,7 @@ def make_api(
     """Assemble the application. `state`: what controllers need (hot, access, limiter, hold_terms, draining)."""
     api = Router(
         "/",
-        route_handlers=[
-            AuthController,
-            UsersController,
-            PrivacyController,
-            ApiKeysController,
-            ProductsController,
-            InventoryController,
-            OrdersController,
-            OrderStepsController,
-            PaymentsController,
-            CallbacksController,
-            OperationsController,
-        ],
+        route_handlers=_controllers(),
         # From the outside in.
         middleware=[limit_strangers, authenticate, limit_callers, refuse_unknown_query, check_query],
         request_class=ApiRequest,
@@ -70,6 +61,28 @@ def make_api(
     list_routes(app)  # refuses a route without a rule
     complete_description(app)
     return app
+
+
+def _controllers() -> list[ControllerRouterHandler]:
+    """Return every controller there is."""
+    return [
+        AuthController,
+        UsersController,
+        PrivacyController,
+        ApiKeysController,
+        ProductsController,
+        InventoryController,
+        OrdersController,
+        OrderStepsController,
+        PaymentsController,
+        CallbacksController,
+        OrderFulfillmentsController,
+        FulfillmentsController,
+        OrderReturnsController,
+        ReturnsController,
+        RemarksController,
+        OperationsController,
+    ]
 
 
 def _openapi() -> OpenAPIConfig:

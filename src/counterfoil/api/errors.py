@@ -28,7 +28,7 @@ from counterfoil.kernel.errors import (
     Unavailable,
     ValidationFailed,
 )
-from counterfoil.orders.errors import OrderChanged
+from counterfoil.orders.errors import FulfillmentChanged, OrderChanged, ReturnChanged
 from counterfoil.products.errors import ProductChanged
 from counterfoil.users.errors import ApiKeyInvalid, TokenInvalid, UserChanged
 
@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 STATUS_BY_KIND: Final[Mapping[type[DomainError], int]] = {
     IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     OrderChanged: HTTPStatus.PRECONDITION_FAILED,
+    FulfillmentChanged: HTTPStatus.PRECONDITION_FAILED,
+    ReturnChanged: HTTPStatus.PRECONDITION_FAILED,
     ProductChanged: HTTPStatus.PRECONDITION_FAILED,
     UserChanged: HTTPStatus.PRECONDITION_FAILED,
     Invalid: HTTPStatus.BAD_REQUEST,

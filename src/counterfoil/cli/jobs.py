@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _INTERVAL_SECONDS: Final = 1.0
 # Small enough that the stock rows of one round are locked for milliseconds.
 _EXPIRY_ORDERS_MAX: Final = 50
+# No stock is touched: only as many rows as a statement writes in milliseconds.
+_COMPLETION_ORDERS_MAX: Final = 200
 # Each takes a handful of small transactions, and the expiry of orders must not wait for long.
 _ERASURES_MAX: Final = 10
 _DELETED_ROWS_MAX: Final = 1000
@@ -84,19 +86,10 @@ def _run(job: Job) -> bool:
 def _database_jobs() -> list[Job]:
     from counterfoil.infrastructure.audit import SEAL_ENTRIES_MAX, seal_entries
     from counterfoil.infrastructure.audit_anchors import write_due_anchor
-    from counterfoil.infrastructure.idempotency import delete_expired_keys
-    from counterfoil.infrastructure.limit_stores import delete_expired_limits
-    from counterfoil.infrastructure.session_store import delete_expired_sessions
     from counterfoil.kernel.ids import new_request_id
-    from counterfoil.notifications.services import delete_old_mails
-    from counterfoil.orders.commands import Trace
+    from counterfoil.orders.completion import complete_orders
     from counterfoil.orders.services import expire_orders
-    from counterfoil.payments.notices import delete_old_notices
     from counterfoil.privacy.services import reapply_tombstones, retry_erasures
-    from counterfoil.users import recovery, sessions
-
-    def expire() -> int:
-        return expire_orders(limit=_EXPIRY_ORDERS_MAX, trace=Trace("job:expire-orders", new_request_id()))
 
     def write_anchor() -> int:
         return 1 if write_due_anchor() else 0
@@ -104,15 +97,30 @@ def _database_jobs() -> list[Job]:
     def reapply() -> int:
         return reapply_tombstones(request_id=new_request_id()).people_erased
 
+    return [
+        Job("reapply_tombstones", _once(reapply), 2),
+        _order_job("expire_orders", expire_orders, _EXPIRY_ORDERS_MAX),
+        _order_job("complete_orders", complete_orders, _COMPLETION_ORDERS_MAX),
+        Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
+        Job("write_anchor", write_anchor, 2),
+        Job("retry_erasures", lambda: retry_erasures(limit=_ERASURES_MAX, request_id=new_request_id()), _ERASURES_MAX),
+        *_deletions(),
+    ]
+
+
+def _deletions() -> list[Job]:
+    """Delete what has had its time."""
+    from counterfoil.infrastructure.idempotency import delete_expired_keys
+    from counterfoil.infrastructure.limit_stores import delete_expired_limits
+    from counterfoil.infrastructure.session_store import delete_expired_sessions
+    from counterfoil.notifications.services import delete_old_mails
+    from counterfoil.payments.notices import delete_old_notices
+    from counterfoil.users import recovery, sessions
+
     def delete(name: str, function: Callable[..., int]) -> Job:
         return Job(name, lambda: function(limit=_DELETED_ROWS_MAX), _DELETED_ROWS_MAX)
 
     return [
-        Job("reapply_tombstones", _once(reapply), 2),
-        Job("expire_orders", expire, _EXPIRY_ORDERS_MAX),
-        Job("seal_entries", seal_entries, SEAL_ENTRIES_MAX),
-        Job("write_anchor", write_anchor, 2),
-        Job("retry_erasures", lambda: retry_erasures(limit=_ERASURES_MAX, request_id=new_request_id()), _ERASURES_MAX),
         delete("delete_idempotency_keys", delete_expired_keys),
         delete("delete_limits", delete_expired_limits),
         delete("delete_revocations", sessions.delete_old_revocations),
@@ -122,6 +130,15 @@ def _database_jobs() -> list[Job]:
         delete("delete_mails", delete_old_mails),
         delete("delete_notices", delete_old_notices),
     ]
+
+
+def _order_job(name: str, run: Callable[..., int], limit: int) -> Job:
+    """Make a job that moves orders on in its own name."""
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+
+    actor = f"job:{name.replace('_', '-')}"
+    return Job(name, lambda: run(limit=limit, trace=Trace(actor, new_request_id())), limit)
 
 
 def _once(run: Callable[[], int]) -> Callable[[], int]:

@@ -123,8 +123,8 @@ def _configure(data: Path, port: int) -> None:
     os.environ["COUNTERFOIL_PORT"] = str(port)
     os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
     os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")
-    os.environ.setdefault("COUNTERFOIL_SANDBOX_JOURNAL", str(data.resolve() / "sandbox.jsonl"))
     os.environ.setdefault("COUNTERFOIL_OUTBOX_DIR", str(data / "outbox"))
+    os.environ.setdefault("COUNTERFOIL_SANDBOX_JOURNAL", str(data.resolve() / "sandbox.jsonl"))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:

@@ -20,7 +20,6 @@ NAMES: Final = (
     "start.begun",
     "start.payment_written",
     "start.attempt_written",
-    "start.notified",
     "refund.written",
     "claim.begun",
     "claim.written",

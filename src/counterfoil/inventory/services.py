@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.inventory import repositories
-from counterfoil.inventory.errors import StockTooLow
+from counterfoil.inventory.errors import NotOnHand, StockTooLow
 from counterfoil.inventory.models import MovementKind
 from counterfoil.inventory.repositories import Level, Movement
 
@@ -167,7 +168,10 @@ def release_allocations(allocated: Sequence[OrderUnits], *, actor: str, reason: 
 
 @transaction_required
 def dispatch_allocations(allocated: Sequence[OrderUnits], *, actor: str) -> None:
-    """Let allocated units leave the house. Joins the open transaction; locks the levels in product order."""
+    """Let allocated units leave the house. Joins the open transaction; locks the levels in product order.
+
+    Raises NotOnHand.
+    """
     _move(allocated, MovementKind.DISPATCH, on_hand=-1, allocated=-1, actor=actor)
 
 
@@ -181,7 +185,7 @@ def restock_returns(returned: Sequence[OrderUnits], *, actor: str, reason: str) 
 def write_off(lost: Sequence[OrderUnits], *, actor: str, reason: str) -> None:
     """Write off units of an order that will not be sold again. Joins the open transaction; locks the levels.
 
-    The units are no longer promised to anybody (released or deallocated before).
+    The units are no longer promised to anybody (released or deallocated before). Raises NotOnHand.
     """
     _move(lost, MovementKind.LOSS, on_hand=-1, actor=actor, reason=reason)
 
@@ -199,7 +203,9 @@ def _move(
     """Write one movement for each (order, product): its units times the given signs."""
     if not units:
         return
-    repositories.lock_levels([product_id for _, product_id, _ in units])
+    levels = repositories.lock_levels([product_id for _, product_id, _ in units])
+    if on_hand < 0:
+        _require_on_hand(levels, units)
     movements = [
         Movement(
             product_id,
@@ -214,3 +220,13 @@ def _move(
     ]
     if movements:
         repositories.apply_movements(movements, actor=actor, reason=reason)
+
+
+def _require_on_hand(levels: Mapping[int, Level], units: Sequence[OrderUnits]) -> None:
+    """Refuse to let more leave than there is: what was sold ahead of its delivery has to come in first."""
+    leaving: Counter[int] = Counter()
+    for _, product_id, count in units:
+        leaving[product_id] += count
+    for product_id, count in sorted(leaving.items()):
+        if count > levels[product_id].on_hand:
+            raise NotOnHand(product_id=product_id, on_hand=levels[product_id].on_hand, requested=count)

@@ -8,7 +8,7 @@ from counterfoil.infrastructure.migration_operations import set_timeouts
 class Migration(migrations.Migration):
     """Let a key remember what was begun with it."""
 
-    dependencies = [("counterfoil", "0010_payments")]
+    dependencies = [("counterfoil", "0011_fulfilment")]
 
     operations = [
         set_timeouts(),

@@ -51,6 +51,66 @@ class OrderChanged(Conflict):
     code = "ORDER_CHANGED"
 
 
+class FulfillmentNotFound(NotFound):
+    """There is no such fulfillment."""
+
+    code = "FULFILLMENT_NOT_FOUND"
+
+
+class ReturnNotFound(NotFound):
+    """There is no such return."""
+
+    code = "RETURN_NOT_FOUND"
+
+
+class HoldNotFound(NotFound):
+    """This order has no such hold."""
+
+    code = "HOLD_NOT_FOUND"
+
+
+class FulfillmentChanged(Conflict):
+    """The fulfillment has changed since you read it; read it again and repeat your change with the new ETag."""
+
+    code = "FULFILLMENT_CHANGED"
+
+
+class ReturnChanged(Conflict):
+    """The return has changed since you read it; read it again and repeat your change with the new ETag."""
+
+    code = "RETURN_CHANGED"
+
+
+class StepNotAllowed(Conflict):
+    """A {kind} that is {status} does not allow {action}; look at its allowed_actions."""
+
+    code = "STEP_NOT_ALLOWED"
+
+
+class HoldOpen(Conflict):
+    """Hold {hold_id} stops this order; release it first."""
+
+    code = "HOLD_OPEN"
+
+
+class UnitsExceeded(Conflict):
+    """Of product {product_id} only {left} units are left for this; ask for fewer."""
+
+    code = "UNITS_EXCEEDED"
+
+
+class NothingLeft(Conflict):
+    """Every unit of this order is in a fulfillment already; look at its fulfillments."""
+
+    code = "NOTHING_LEFT_TO_FULFILL"
+
+
+class CustomerErased(Conflict):
+    """This order's customer has been erased, and nothing is written about them any more."""
+
+    code = "CUSTOMER_ERASED"
+
+
 class ClientReferenceTaken(Conflict):
     """Another order of this user has this client_reference already."""
 

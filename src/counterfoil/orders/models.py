@@ -56,6 +56,8 @@ class Order(models.Model):
             models.Index(
                 fields=["user", "reserved_until"], name="idx_orders_open_holds", condition=Q(status="created")
             ),
+            # What may be completed next.
+            models.Index(fields=["return_until"], name="idx_orders_return_until", condition=Q(status="confirmed")),
         ]
         constraints = [
             _one_of("status", OrderStatus, "ck_orders_status"),

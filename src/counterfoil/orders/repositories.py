@@ -186,6 +186,13 @@ def lock_order(order_id: int, *, owner: int | None) -> OrderView | None:
     return _view(row)
 
 
+def read_owner(order_id: int, *, owner: int | None) -> int | None:
+    """Return whose order this is, or None when there is none that this owner (None: anybody) may see."""
+    sql = "SELECT user_id FROM orders WHERE id = %(id)s AND (%(owner)s::bigint IS NULL OR user_id = %(owner)s)"
+    row = fetch_one(sql, {"id": order_id, "owner": owner})
+    return None if row is None else int(row[0])
+
+
 @transaction_required
 def lock_open_holds(user_id: int, *, apart_from: int, terms: HoldTerms) -> OpenHolds | None:
     """Return what a customer has open beside one order; None when the account is not a customer's.

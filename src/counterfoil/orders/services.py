@@ -11,15 +11,18 @@ from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing, repositories
+from counterfoil.orders.cancellation import cancel_order
 from counterfoil.orders.commands import OrderLine, PlaceOrder, Trace
 from counterfoil.orders.confirmation import confirm_locked
 from counterfoil.orders.errors import OrderNotFound
 from counterfoil.orders.events import TimelineEntry
+from counterfoil.orders.fulfilment import forget_tracking
 from counterfoil.orders.history import OrderView, order_as_of
 from counterfoil.orders.holds import HoldTerms, check_holds
 from counterfoil.orders.intake import Intake
 from counterfoil.orders.placement import PlacedOrder
 from counterfoil.orders.pricing import Offer
+from counterfoil.orders.remarks import forget_notes
 from counterfoil.orders.repositories import HotPool, OrderFilter
 from counterfoil.orders.settlement import reconsider, refund_everything
 from counterfoil.orders.states import (
@@ -45,6 +48,7 @@ __all__ = [
     "draft_order",
     "expire_orders",
     "find_open_orders",
+    "forget_person",
     "get_order",
     "get_order_as_of",
     "get_timeline",
@@ -178,28 +182,6 @@ def update_order(
 
 
 @transaction_required
-def cancel_order(order_id: int, *, etag: str | None, actor: Actor, trace: Trace) -> OrderView:
-    """Cancel a placed order and release its stock, or discard a draft. Joins the open transaction.
-
-    Idempotent: an order that is cancelled already is returned unchanged. Raises OrderNotFound, OrderChanged,
-    ActionNotAllowed.
-    """
-    before = lock(order_id, actor=actor, etag=etag)
-    if before.status is OrderStatus.CANCELLED:
-        return before
-    action = OrderAction.DISCARD if before.status is OrderStatus.DRAFT else OrderAction.CANCEL
-    step = require_transition(before, action, party_of(actor))
-    declare(f"order.{action}", trace)
-    if before.status is OrderStatus.CREATED:
-        _release([before], actor=trace.principal, reason="cancelled")
-    elif before.status is OrderStatus.CONFIRMED:
-        inventory.release_allocations(units_of(before), actor=trace.principal, reason="cancelled")
-    _write(before, step, Money(before.facts.total_minor, before.facts.currency), before.facts.client_reference, 0)
-    record_event(order_id, step.event, trace)
-    return refund_everything(order_id, reason="the order was cancelled", trace=trace)
-
-
-@transaction_required
 def confirm_on_terms(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, reason: str) -> OrderView:
     """Confirm a placed order whose money is to follow. Joins the open transaction; locks order, then stock.
 
@@ -224,6 +206,16 @@ def discard_drafts(user_id: int, *, trace: Trace) -> None:
     for view in repositories.read_unfinished(user_id):
         if view.status is OrderStatus.DRAFT:
             cancel_order(view.facts.order_id, etag=None, actor=Actor(user_id, Role.CUSTOMER), trace=trace)
+
+
+@transaction_required
+def forget_person(user_id: int) -> None:
+    """Take out of a person's orders what is not a fact of a sale: notes, and what carriers know parcels by.
+
+    Idempotent. Joins the open transaction.
+    """
+    forget_notes(user_id)
+    forget_tracking(user_id)
 
 
 def read_history(user_id: int, *, after: int, limit: int) -> list[tuple[OrderView, list[TimelineEntry]]]:

@@ -54,13 +54,19 @@ def _follow(before: OrderView, call: Call, changes: list[Change], trace: Trace) 
     for change in changes:
         view = note_money(view, change.kind, trace, about=describe(change.payment, change.refund))
     if not changes and _is_stale(before):
-        # What was asked of the payment is off the table, and the payment is what it was.
-        payment = payments.find_payment(call.payment.id)
-        assert payment is not None, "payments are never deleted"
-        view = note_money(view, "payment.refused", trace, about={**describe(payment), "action": call.operation.value})
+        view = _note_unchanged(before, call, trace)
     for change in changes:
         if change.kind in _ARRIVALS:
             view = _use(view, change.payment, trace)
+
+
+def _note_unchanged(before: OrderView, call: Call, trace: Trace) -> OrderView:
+    """Let the order follow a payment that is what it was: what was asked of it may be off the table."""
+    payment = payments.find_payment(call.payment.id)
+    assert payment is not None, "payments are never deleted"
+    refused = before.payment_in_flight and not payment.pending
+    event = "payment.refused" if refused else "payment.status_changed"
+    return note_money(before, event, trace, about={**describe(payment), "action": call.operation.value})
 
 
 def _is_stale(view: OrderView) -> bool:

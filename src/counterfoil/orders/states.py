@@ -263,7 +263,7 @@ CHILD_EVENTS: Final[Mapping[str, frozenset[OrderStatus]]] = {
     "payment.capture_requested": _EVER,
     "payment.void_requested": _EVER,
     "payment.refused": _EVER,
-    "payment.status_changed": frozenset({_CREATED}),
+    "payment.status_changed": _EVER,
     "payment.requires_action": _EVER,
     "payment.authorized": _EVER,
     "payment.captured": _EVER,

@@ -44,6 +44,19 @@ def lock_any(order_id: int) -> OrderView:
     return before
 
 
+def require_visible(order_id: int, *, actor: Actor) -> None:
+    """Raise OrderNotFound unless the caller may see this order."""
+    user_of(order_id, actor=actor)
+
+
+def user_of(order_id: int, *, actor: Actor) -> int:
+    """Return whose order this is; raises OrderNotFound."""
+    user_id = repositories.read_owner(order_id, owner=owner_filter(actor))
+    if user_id is None:
+        raise OrderNotFound
+    return user_id
+
+
 def require_transition(before: OrderView, action: OrderAction, party: Party) -> Transition:
     """Return the step that is allowed now; raises ActionNotAllowed with those that are."""
     step = find_transition(before.situation, action, party)

@@ -115,7 +115,8 @@ def claim_attempts(*, limit: int, lease_seconds: float) -> list[Call]:
         return []
     payment_ids, refund_ids = [row[0] for row in rows], [row[1] for row in rows if row[1] is not None]
     payments = {view.id: view for view in repositories.read_payments("p.id = ANY (%(ids)s)", {"ids": payment_ids})}
-    refunds = {view.id: view for view in repositories.read_refunds("id = ANY (%(ids)s)", {"ids": refund_ids})}
+    known = repositories.read_refunds("id = ANY (%(ids)s)", {"ids": refund_ids}) if refund_ids else []
+    refunds = {view.id: view for view in known}
     return [_call(row, payments[row[0]], refunds.get(row[1])) for row in rows]
 
 
@@ -220,12 +221,12 @@ def end_watch(payment_id: int) -> None:
 
 @transaction_required
 def look_now(payment_id: int) -> int:
-    """Let the open calls of a payment be looked at at once, those that are being made afterwards; returns how many."""
+    """Let a payment's open calls go on at once, and those that are being made right after; returns how many."""
     rows = fetch_all(
         """
         UPDATE payment_attempts
         SET noticed_at = now(), next_at = CASE WHEN state = 'running' THEN next_at ELSE now() END
-        WHERE payment_id = %(payment)s AND (next_at IS NOT NULL OR state = 'unknown') AND state <> 'due'
+        WHERE payment_id = %(payment)s AND (next_at IS NOT NULL OR state IN ('due', 'unknown'))
         RETURNING 1
         """,
         {"payment": payment_id},

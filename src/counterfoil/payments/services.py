@@ -50,6 +50,7 @@ __all__ = [
     "find_refund",
     "list_payments",
     "list_refunds",
+    "look_now",
     "read_balance",
     "record",
     "start_capture",
@@ -212,6 +213,17 @@ def start_refund(
     refund = repositories.read_refund(refund_id)
     assert refund is not None
     return refund
+
+
+@transaction_required
+def look_now(payment_id: int, *, trace: Trace) -> int:
+    """Let the gateway be asked about a payment's open calls at once, also when nobody asks any more; returns how many.
+
+    Joins the open transaction. Raises PaymentNotFound.
+    """
+    _lock(payment_id)
+    declare_change(actor=trace.principal, action="payment.look", request_id=trace.request_id)
+    return attempts.look_now(payment_id)
 
 
 # ---------------------------------------------------------------- reading

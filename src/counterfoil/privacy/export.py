@@ -13,6 +13,7 @@ import msgspec
 
 from counterfoil.infrastructure.audit import read_entries_about_user
 from counterfoil.kernel.money import Money
+from counterfoil.orders import fulfilment, remarks, returns
 from counterfoil.orders import services as orders
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView
@@ -110,6 +111,48 @@ class SoldOrder(msgspec.Struct, frozen=True):
     events: list[Event]
 
 
+class Consignment(msgspec.Struct, frozen=True):
+    """Goods on their way: what, by whom, and how they were followed."""
+
+    order_id: int
+    status: str
+    units: int
+    carrier: str
+    tracking_number: str
+    tracking_url: str
+    shipped_at: datetime | None
+    delivered_at: datetime | None
+
+
+class GivenBack(msgspec.Struct, frozen=True):
+    """Goods given back, or that were to be."""
+
+    order_id: int
+    status: str
+    reason: str
+    decision: str
+    units: int
+    units_received: int
+    created_at: datetime
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why an order was stopped for a while."""
+
+    order_id: int
+    reason: str
+    created_at: datetime
+    released_at: datetime | None
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What staff wrote about an order."""
+
+    order_id: int
+    body: str | None
+    created_at: datetime
+
+
 class AuditLine(msgspec.Struct, frozen=True):
     """What was done to the account, or who of the staff has read it."""
 
@@ -130,6 +173,10 @@ class PersonalData(msgspec.Struct, frozen=True):
     api_keys: list[Key]
     links: list[Link]
     orders: list[SoldOrder]
+    fulfillments: list[Consignment]
+    returns: list[GivenBack]
+    holds: list[Stop]
+    order_notes: list[Note]
     audit: list[AuditLine]
 
 
@@ -142,6 +189,7 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
             raise ExportTooLarge(orders_max=orders_max)
         sold.append(_sold_order(view, events))
     access = users.find_access(user_id)
+    order_ids = [order.id for order in sold]
     return PersonalData(
         _account(user),
         {field: getattr(user.profile, field) for field in user.profile.__dataclass_fields__},
@@ -149,6 +197,13 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
         [_key(each) for each in access.api_keys],
         [Link(*each) for each in access.links],
         sold,
+        [_consignment(each) for each in fulfilment.read_fulfillments_of(order_ids)],
+        [_given_back(each) for each in returns.read_returns_of(order_ids)],
+        [
+            Stop(each.order_id, each.reason, each.created_at, each.released_at)
+            for each in remarks.read_holds_of(order_ids)
+        ],
+        [Note(each.order_id, each.text, each.created_at) for each in remarks.read_notes_of(user_id, order_ids)],
         list(_audit_lines(user_id)),
     )
 
@@ -208,6 +263,35 @@ def _sold_order(view: OrderView, events: list[TimelineEntry]) -> SoldOrder:
     )
 
 
+def _consignment(found: fulfilment.FulfillmentRecord) -> Consignment:
+    return Consignment(
+        order_id=found.order_id,
+        status=found.status.value,
+        units=sum(line.quantity for line in found.lines),
+        carrier=found.carrier,
+        tracking_number=found.tracking_number,
+        tracking_url=found.tracking_url,
+        shipped_at=found.shipped_at,
+        delivered_at=found.delivered_at,
+    )
+
+
+def _stop(found: remarks.HoldRecord) -> Stop:
+    return Stop(found.order_id, found.reason, found.created_at, found.released_at)
+
+
+def _given_back(found: returns.ReturnRecord) -> GivenBack:
+    return GivenBack(
+        order_id=found.order_id,
+        status=found.status.value,
+        reason=found.reason.value,
+        decision=found.decision,
+        units=sum(line.quantity for line in found.lines),
+        units_received=sum(line.received for line in found.lines),
+        created_at=found.created_at,
+    )
+
+
 def _amount(minor: int, currency: str) -> str:
     return str(Money(minor, currency).to_decimal())
 
@@ -236,6 +320,8 @@ def _tables(data: PersonalData) -> Iterator[tuple[str, list[dict[str, object]]]]
     yield "orders", [{k: v for k, v in order.items() if k not in {"lines", "events"}} for order in sold]
     yield "order_lines", [{"order_id": order["id"], **line} for order in sold for line in order["lines"]]
     yield "order_events", [{"order_id": order["id"], **event} for order in sold for event in order["events"]]
+    for name in ("fulfillments", "returns", "holds", "order_notes"):
+        yield name, [msgspec.to_builtins(each) for each in getattr(data, name)]
     yield "audit", [msgspec.to_builtins(line) for line in data.audit]
 
 

@@ -95,6 +95,7 @@ def _forget_person(case: _Case) -> None:
     _revoke_access(case)
     declare_change(actor=case.trace.principal, action="user.forget", request_id=case.trace.request_id)
     users.forget_person(case.user_id)
+    orders.forget_person(case.user_id)
 
 
 def _shred_key(case: _Case) -> None:

@@ -16,7 +16,11 @@ from psycopg.rows import dict_row
 from counterfoil.infrastructure.database import load_queries, translate_database_error
 from counterfoil.orders.states import BEGINNINGS, CHILD_EVENTS, TRANSITIONS, OrderStatus
 
-QUERIES: Final = load_queries(Path(__file__).with_name("reconcile.sql"))
+QUERIES: Final = {
+    name: sql
+    for file in ("reconcile.sql", "reconcile_life.sql")
+    for name, sql in load_queries(Path(__file__).with_name(file)).items()
+}
 # Enough to see a pattern; all differences are counted.
 EXAMPLES_MAX: Final = 20
 
@@ -73,6 +77,11 @@ CHECKS: Final = (
     Check("orders_have_one_key", "idempotency_keys", "No two keys stand for one order."),
     Check("created_events_are_what_was_audited", "order_events", "A placed order is what its audit entry has hashed."),
     Check("every_event_has_its_audit_entry", "order_events", "Every change has its audit entry, and only those."),
+    Check("shipped_units_have_left", "order_items", "What is shipped is in fulfillments and has left the stock."),
+    Check("returned_units_came_back", "order_items", "What is returned was received, and what is sold again is there."),
+    Check("fulfillments_fit_lines", "fulfillments", "No unit is in two fulfillments."),
+    Check("returns_fit_shipments", "returns", "No unit is in two returns, and none that was not shipped."),
+    Check("axes_follow_children", "orders", "An order tells of its fulfillments, returns and holds what they say."),
 )
 
 

@@ -6,7 +6,8 @@
 SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM order_items) AS order_items,
        (SELECT count(*) FROM stock_levels) AS stock_levels, (SELECT count(*) FROM stock_movements) AS stock_movements,
        (SELECT count(*) FROM outbox_events WHERE aggregate = 'order') AS order_events,
-       (SELECT count(*) FROM idempotency_keys) AS idempotency_keys;
+       (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
+       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns;
 
 -- name: stock_levels_equal_movements
 SELECT product_id, c.counter, c.expected, c.found

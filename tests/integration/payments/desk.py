@@ -56,9 +56,11 @@ class Desk:
     db: psycopg.Connection[tuple[Any, ...]]
     sandbox: SandboxGateway = field(default_factory=lambda: SandboxGateway(callback_secrets=[CALLBACK_SECRET]))
     gateways: Gateways = field(init=False)
-    trace: Trace = field(default_factory=Trace)
+    trace: Trace = field(init=False)
 
     def __post_init__(self) -> None:
+        # A client of its own: keys belong to one.
+        self.trace = Trace(f"user:{self.order_id}")
         self.gateways = Gateways({"sandbox": self.sandbox}, primary="sandbox")
 
     # -------------------------------------------------------- asking

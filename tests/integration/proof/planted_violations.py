@@ -191,4 +191,60 @@ VIOLATIONS = (
             {"order_id": "{other}", "actor": "user:{bob}", "request_id": "req-other-1", "expected": "1", "found": "0"},
         ),
     ),
+    Violation(
+        "shipped_units_have_left",
+        (
+            "UPDATE order_items SET shipped = 1 WHERE order_id = {other}",
+            "UPDATE orders SET fulfillment_status = 'partially_fulfilled' WHERE id = {other}",
+        ),
+        ({"order_id": "{other}", "product_id": "{tea}", "expected": "0", "found": "1", "dispatched": "0"},),
+    ),
+    Violation(
+        "returned_units_came_back",
+        (
+            "UPDATE order_items SET returned = 1 WHERE order_id = {other}",
+            "UPDATE orders SET return_status = 'returned' WHERE id = {other}",
+        ),
+        ({"order_id": "{other}", "product_id": "{tea}", "expected": "0", "found": "1", "put_back": "0"},),
+    ),
+    Violation(
+        "fulfillments_fit_lines",
+        (
+            "INSERT INTO fulfillments (id, order_id, created_by) VALUES (9001, {other}, 'x'), (9002, {live}, 'x')",
+            (
+                "INSERT INTO fulfillment_lines (fulfillment_id, order_item_id, quantity)"
+                " SELECT 9001, id, 4 FROM order_items WHERE order_id = {other}"
+                " UNION ALL SELECT 9002, id, 1 FROM order_items WHERE order_id = {yen}"
+            ),
+        ),
+        (
+            {"order_id": "{other}", "product_id": "{tea}", "expected": "3", "found": "4", "of_other_orders": "0"},
+            {"order_id": "{yen}", "product_id": "{cup}", "expected": "4", "found": "1", "of_other_orders": "1"},
+        ),
+    ),
+    Violation(
+        "returns_fit_shipments",
+        (
+            "INSERT INTO returns (id, order_id, reason, requested_by) VALUES (9001, {other}, 'other', 'x')",
+            (
+                "INSERT INTO return_lines (return_id, order_item_id, quantity)"
+                " SELECT 9001, id, 1 FROM order_items WHERE order_id = {other}"
+            ),
+            "UPDATE orders SET has_open_return = true, return_status = 'requested' WHERE id = {other}",
+        ),
+        ({"order_id": "{other}", "product_id": "{tea}", "expected": "0", "found": "1", "of_other_orders": "0"},),
+    ),
+    Violation(
+        "axes_follow_children",
+        (
+            "UPDATE orders SET is_held = true, has_open_return = true WHERE id = {live}",
+            "UPDATE orders SET fulfillment_status = 'delivered', return_status = 'returned' WHERE id = {other}",
+        ),
+        (
+            {"order_id": "{live}", "field": "is_held", "expected": "false", "found": "true"},
+            {"order_id": "{live}", "field": "has_open_return", "expected": "false", "found": "true"},
+            {"order_id": "{other}", "field": "fulfillment_status", "expected": "unfulfilled", "found": "delivered"},
+            {"order_id": "{other}", "field": "return_status", "expected": "none", "found": "returned"},
+        ),
+    ),
 )

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from accounts import AUTH, KEYS, ORDERS, PASSWORD, USERS, bearer, logged, mint_key, register
 from litestar import Controller, Litestar, get
+from money import take_and_refund
 
 from conftest import Service
 
@@ -38,6 +39,7 @@ class World:
     headers: dict[str, dict[str, str]]
     clients: dict[str, httpx.Client]
     make_product: Callable[..., int]
+    last_product: int = 0
 
     def client(self, identity: str, permission: str | None = None) -> httpx.Client:
         """Return somebody's client; a key without the scope has every other scope of its account's role."""
@@ -47,11 +49,16 @@ class World:
         return self.clients.get(name, self.clients["own key without orders:write"])
 
     def order(self, **values: Any) -> dict[str, Any]:
-        body = {"items": [{"product_id": self.make_product(), "quantity": 1}], **values}
+        self.last_product = self.make_product()
+        body = {"items": [{"product_id": self.last_product, "quantity": 1}], **values}
         answer = self.clients["owner"].post(ORDERS, json=body)
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+    def payment(self) -> tuple[int, int]:
+        """A payment of the owner's that was taken, and a refund of a part of it."""
+        return take_and_refund(self.order()["id"], self.owner_id)
 
     def account(self) -> int:
         body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD}
@@ -67,14 +74,15 @@ class World:
 class Case:
     """How one route is asked: its address, its body, and the answer of somebody who may.
 
-    `owned`: the object is the owner's, and others do not find it. `person_only`: no API key may, whatever its scopes.
-    `no_key`: anybody may, but not with a customer's API key.
+    `owned`: the object is the owner's, and others do not find it (`hidden`: the code they hear). `person_only`: no API
+    key may, whatever its scopes. `no_key`: anybody may, but not with a customer's API key.
     """
 
     allowed: int
     address: Callable[[World], str]
     body: Callable[[World], Any] = lambda _: None
     owned: bool = False
+    hidden: str = "ORDER_NOT_FOUND"
     person_only: bool = False
     no_key: bool = False
     key: bool = field(default=False)
@@ -117,7 +125,78 @@ def order_at(tail: str = "", **values: Any) -> Callable[[World], str]:
     return lambda world: f"{ORDERS}/{world.order(**values)['id']}{tail}"
 
 
+def payment_at(tail: str = "") -> Callable[[World], str]:
+    return lambda world: f"/api/v1/payments/{world.payment()[0]}{tail}"
+
+
+def paid(allowed: int, tail: str = "", **values: Any) -> Case:
+    return Case(allowed, payment_at(tail), owned=True, hidden="PAYMENT_NOT_FOUND", **values)
+
+
+# No worker asks the gateway here, so nobody waits: what is asked is refused at once, or costs nothing.
+PAYMENT_CASES: dict[str, Case] = {
+    "GET /api/v1/orders/{order_id}/payments": Case(200, order_at("/payments"), owned=True),
+    "POST /api/v1/orders/{order_id}/payments": Case(
+        409, order_at("/payments"), sending(method="pm_card_visa", amount="99.00"), owned=True, key=True
+    ),
+    "GET /api/v1/payments/{payment_id}": paid(200),
+    "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
+    "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
+    "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
+    "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
+    "GET /api/v1/refunds/{refund_id}": Case(
+        200, lambda world: f"/api/v1/refunds/{world.payment()[1]}", owned=True, hidden="REFUND_NOT_FOUND"
+    ),
+    "POST /payments/callbacks/{provider}": Case(401, at("/payments/callbacks/sandbox"), sending()),
+}
+
+
+def confirmed(world: World) -> int:
+    """An order of the owner's that staff has confirmed."""
+    order = int(world.order()["id"])
+    answer = world.clients["admin"].post(f"{ORDERS}/{order}/confirm", json={})
+    assert answer.status_code == 200, answer.text
+    return order
+
+
+def fulfillment(world: World, *steps: str, tail: str = "") -> str:
+    """The address of a fulfillment of the owner's that has gone these steps."""
+    answer = world.clients["admin"].post(f"{ORDERS}/{confirmed(world)}/fulfillments", json={})
+    address = f"/api/v1/fulfillments/{answer.json()['id']}"
+    for step in steps:
+        assert world.clients["admin"].post(f"{address}/{step}", json={}).status_code == 200
+    return address + tail
+
+
+def taken_back(world: World, *steps: str, tail: str = "") -> str:
+    """The address of a return of the owner's that has gone these steps."""
+    address = fulfillment(world, "ship")
+    order = world.clients["owner"].get(address).json()
+    body = {"items": [{"product_id": order["items"][0]["product_id"], "quantity": 1}]}
+    made = world.clients["owner"].post(f"{ORDERS}/{order['order_id']}/returns", json=body)
+    address = f"/api/v1/returns/{made.json()['id']}"
+    for step in steps:
+        assert world.clients["admin"].post(f"{address}/{step}", json={}).status_code == 200
+    return address + tail
+
+
+def return_body(world: World) -> dict[str, Any]:
+    """Of whatever product: the latest order's."""
+    return {"items": [{"product_id": world.last_product, "quantity": 1}]}
+
+
+def held(world: World) -> str:
+    order = confirmed(world)
+    made = world.clients["admin"].post(f"{ORDERS}/{order}/holds", json={"reason": "address check"})
+    return f"{ORDERS}/{order}/holds/{made.json()['id']}"
+
+
+def shipped_order(world: World) -> int:
+    return int(world.clients["owner"].get(fulfillment(world, "ship")).json()["order_id"])
+
+
 CASES: dict[str, Case] = {
+    **PAYMENT_CASES,
     "GET /api/v1/api-keys": Case(200, at(KEYS)),
     "POST /api/v1/api-keys": Case(201, at(KEYS), key_body, person_only=True),
     "DELETE /api/v1/api-keys/{key_id}": Case(204, lambda world: f"{KEYS}/{world.key()}", person_only=True),
@@ -150,6 +229,48 @@ CASES: dict[str, Case] = {
     "GET /api/v1/orders/{order_id}/timeline": Case(200, order_at("/timeline"), owned=True),
     "POST /api/v1/orders/{order_id}/place": Case(200, order_at("/place", draft=True), owned=True),
     "POST /api/v1/orders/{order_id}/confirm": Case(200, order_at("/confirm"), sending()),
+    "POST /api/v1/orders/{order_id}/fulfillments": Case(
+        201, lambda world: f"{ORDERS}/{confirmed(world)}/fulfillments", sending()
+    ),
+    "GET /api/v1/orders/{order_id}/fulfillments": Case(200, order_at("/fulfillments"), owned=True),
+    "GET /api/v1/fulfillments/{fulfillment_id}": Case(200, fulfillment, owned=True, hidden="FULFILLMENT_NOT_FOUND"),
+    "POST /api/v1/fulfillments/{fulfillment_id}/start": Case(200, lambda world: fulfillment(world, tail="/start")),
+    "POST /api/v1/fulfillments/{fulfillment_id}/ship": Case(
+        200, lambda world: fulfillment(world, tail="/ship"), sending(carrier="DHL")
+    ),
+    "POST /api/v1/fulfillments/{fulfillment_id}/deliver": Case(
+        200, lambda world: fulfillment(world, "ship", tail="/deliver")
+    ),
+    "POST /api/v1/fulfillments/{fulfillment_id}/cancel": Case(200, lambda world: fulfillment(world, tail="/cancel")),
+    "POST /api/v1/orders/{order_id}/cancel": Case(200, order_at("/cancel"), sending(), owned=True),
+    "POST /api/v1/orders/{order_id}/preview": Case(200, order_at("/preview"), reference_body, owned=True),
+    # Nobody has paid for it.
+    "POST /api/v1/orders/{order_id}/complete": Case(409, lambda world: f"{ORDERS}/{shipped_order(world)}/complete"),
+    "POST /api/v1/orders/{order_id}/holds": Case(201, order_at("/holds"), sending(reason="address check")),
+    "GET /api/v1/orders/{order_id}/holds": Case(200, order_at("/holds")),
+    "DELETE /api/v1/orders/{order_id}/holds/{hold_id}": Case(204, held),
+    "POST /api/v1/orders/{order_id}/notes": Case(201, order_at("/notes"), sending(text="Called twice.")),
+    "GET /api/v1/orders/{order_id}/notes": Case(200, order_at("/notes")),
+    "POST /api/v1/orders/{order_id}/returns": Case(
+        201, lambda world: f"{ORDERS}/{shipped_order(world)}/returns", return_body, owned=True
+    ),
+    "GET /api/v1/orders/{order_id}/returns": Case(200, order_at("/returns"), owned=True),
+    "GET /api/v1/returns/{return_id}": Case(200, taken_back, owned=True, hidden="RETURN_NOT_FOUND"),
+    "POST /api/v1/returns/{return_id}/approve": Case(
+        200, lambda world: taken_back(world, tail="/approve"), sending(note="Send it back.")
+    ),
+    "POST /api/v1/returns/{return_id}/decline": Case(
+        200, lambda world: taken_back(world, tail="/decline"), sending(note="It was used.")
+    ),
+    "POST /api/v1/returns/{return_id}/receive": Case(
+        200,
+        lambda world: taken_back(world, "approve", tail="/receive"),
+        lambda world: {"items": [{"product_id": world.last_product, "restocked": 1}]},
+        key=True,
+    ),
+    "POST /api/v1/returns/{return_id}/close": Case(
+        200, lambda world: taken_back(world, "approve", tail="/close"), sending(), key=True
+    ),
     "GET /api/v1/products": Case(200, at("/api/v1/products")),
     "POST /api/v1/products": Case(201, at("/api/v1/products"), product_body),
     "GET /api/v1/products/{product_id}": Case(200, lambda world: f"/api/v1/products/{world.make_product()}"),
@@ -230,7 +351,7 @@ def expected(rule: Any, case: Case, identity: str) -> tuple[int, str | None]:
     if case.person_only and identity.endswith("key"):
         return 403, "SIGN_IN_REQUIRED"
     hidden = case.owned and identity in (*STRANGERS, *ROLES) and role not in GRANTS[Permission.ORDERS_EVERYBODY]
-    return (404, "ORDER_NOT_FOUND") if hidden else (case.allowed, None)
+    return (404, case.hidden) if hidden else (case.allowed, None)
 
 
 def test_security_AZ_01_matrix_of_every_route_and_everybody(
@@ -283,6 +404,7 @@ def test_security_AN_01_every_route_that_is_not_public_wants_credentials(
         "GET /api/v1/products/{product_id}",
         "GET /livez",
         "GET /readyz",
+        "POST /payments/callbacks/{provider}",
     }
 
 

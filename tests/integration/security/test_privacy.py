@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from private_shop import Shop, make_shop
@@ -219,6 +220,7 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     [foreign] = other.buy(service, product_id, orders=1)
     with service.client(admin_token) as admin:
         admin.get(f"{USERS}/{one.id}")
+        send_and_note(admin, placed[0], one)
     key = ("--user", str(one.id), "--name", f"laptop {one.mark}", "--scope", "orders:read", "--days", "30")
     shop.run("create-api-key", *key)
 
@@ -237,7 +239,9 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     assert [(order["id"], order["total"], len(order["lines"])) for order in found["orders"]] == [
         (order_id, "2.50", 1) for order_id in placed
     ]
-    assert [[event["type"] for event in order["events"]] for order in found["orders"]] == [["order.created"]] * 3
+    assert [[event["type"] for event in order["events"]] for order in found["orders"][1:]] == [["order.created"]] * 2
+    assert [note["body"] for note in found["order_notes"]] == [f"{one.mark} asked for a quick delivery"]
+    assert [(each["order_id"], each["tracking_number"]) for each in found["fulfillments"]] == [(placed[0], one.mark)]
     assert [entry["action"] for entry in found["audit"]] == [
         *("user.create", "user.create", "user.update", "user.update", "user.read"),
     ]
@@ -249,7 +253,10 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     tables = read_tables(as_csv.content)
     assert sorted(tables) == sorted(
         f"{name}.csv"
-        for name in ("account", "api_keys", "audit", "links", "order_events", "order_lines", "orders", "sign_ins")
+        for name in (
+            *("account", "api_keys", "audit", "fulfillments", "holds", "links", "order_events", "order_lines"),
+            *("order_notes", "orders", "returns", "sign_ins"),
+        )
     )
     assert (len(found["sign_ins"]), [link["purpose"] for link in found["links"]]) == (1, ["confirm_email"])
     assert [(key["name"], key["scopes"]) for key in found["api_keys"]] == [(f"laptop {one.mark}", ["orders:read"])]
@@ -264,6 +271,18 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     assert [row["quantity"] for row in tables["order_lines.csv"]] == ["1", "1", "1"]
     assert [row["action"] for row in tables["audit.csv"]][-1] == "user.export"
     assert (other_format.status_code, stranger.status_code) == (400, 401)
+
+
+def send_and_note(admin: httpx.Client, order_id: int, person: Person) -> None:
+    """Ship an order of somebody's with a tracking number, and write a note on it."""
+    steps: list[tuple[str, dict[str, str]]] = [("confirm", {}), ("fulfillments", {})]
+    for path, body in steps:
+        answer = admin.post(f"{ORDERS}/{order_id}/{path}", json=body)
+        assert answer.is_success, answer.text
+    tracking = {"tracking_number": person.mark, "tracking_url": f"https://track.example/{person.mark}"}
+    assert admin.post(f"/api/v1/fulfillments/{answer.json()['id']}/ship", json=tracking).status_code == 200
+    note = {"text": f"{person.mark} asked for a quick delivery"}
+    assert admin.post(f"{ORDERS}/{order_id}/notes", json=note).status_code == 201
 
 
 @pytest.mark.parametrize("beginning", ["=1+1", "+1", "-1", "@SUM(1)"])

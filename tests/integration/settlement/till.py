@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -16,6 +17,7 @@ import psycopg
 from conftest import Service, run_counterfoil, running_service, running_worker
 
 T = TypeVar("T")
+CALLBACK_SECRET = "callback-secret-of-the-tests"
 
 
 def fresh_key() -> dict[str, str]:
@@ -37,7 +39,7 @@ class Till:
     # Looks of the resolver after 10 s come after 10 ms.
     ENVIRONMENT: ClassVar[dict[str, str]] = {
         "COUNTERFOIL_RESOLVER_SPEED": "1000",
-        "COUNTERFOIL_CALLBACK_SECRETS": "callback-secret-of-the-tests",
+        "COUNTERFOIL_CALLBACK_SECRETS": CALLBACK_SECRET,
     }
 
     def __init__(
@@ -97,6 +99,19 @@ class Till:
             [order_id],
         ).fetchall()
 
+    # ------------------------------------------------------------ time
+    def look_now(self) -> None:
+        """Let the time pass until every open call is looked at again, or its worker's lease is over."""
+        self.db.execute("UPDATE payment_attempts SET next_at = now() WHERE next_at IS NOT NULL")
+
+    def worker(self, **more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Run one more worker."""
+        return running_worker(self.service.database_url, self.directory, **{**self.environment, **more})
+
+    def web(self, **more: str) -> AbstractContextManager[Service]:
+        """Run one more web process."""
+        return running_service(self.service.database_url, self.directory, **{**self.environment, **more})
+
     # ------------------------------------------------------------ money
     def pay(
         self, order_id: int, method: str = "pm_card_visa", *, headers: dict[str, str] | None = None, **body: Any
@@ -135,13 +150,21 @@ class Till:
 
 
 @contextmanager
-def open_till(database_url: str, make_token: Callable[..., str], directory: Path, **more: str) -> Iterator[Till]:
-    """Run a shop of its own: database, web process, worker and a sandbox that both share."""
+def open_till(
+    database_url: str,
+    make_token: Callable[..., str],
+    directory: Path,
+    *,
+    worker: bool = True,
+    port: int | None = None,
+    **more: str,
+) -> Iterator[Till]:
+    """Run a shop of its own: database, web process, worker and a sandbox that all of its processes share."""
     environment = {"COUNTERFOIL_SANDBOX_JOURNAL": str(directory / "sandbox.jsonl"), **Till.ENVIRONMENT, **more}
-    with (
-        running_service(database_url, directory, **environment) as service,
-        running_worker(database_url, directory, **environment),
-    ):
+    with ExitStack() as stack:
+        service = stack.enter_context(running_service(database_url, directory, port=port, **environment))
+        if worker:
+            stack.enter_context(running_worker(database_url, directory, **environment))
         shop = Till(service, make_token, directory, environment)
         yield shop
         shop.close()

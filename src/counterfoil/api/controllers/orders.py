@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -38,7 +39,7 @@ from counterfoil.infrastructure.idempotency import read_key
 from counterfoil.kernel.cursor import InvalidCursor
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.orders import services
-from counterfoil.orders.commands import PlaceOrder, merge_lines
+from counterfoil.orders.commands import OrderLine, PlaceOrder, merge_lines
 from counterfoil.orders.states import OrderStatus
 from counterfoil.orders.steps import party_of
 from counterfoil.users.permissions import Permission, owner_filter
@@ -176,9 +177,7 @@ class OrdersController(Controller):
     )
     def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
         """Change lines or reference of a draft or an unpaid order; stock changes by the difference."""
-        if data.items is None and data.client_reference is None:
-            raise ValidationFailed([{"field": "body", "message": "Name at least one of items, client_reference."}])
-        lines = None if data.items is None else merge_lines([(i.product_id, i.quantity) for i in data.items])
+        lines = wanted_lines(data)
         view = write(
             lambda: services.update_order(
                 order_id,
@@ -206,6 +205,13 @@ class OrdersController(Controller):
                 order_id, etag=if_match(request), actor=current_actor(request), trace=trace_of(request)
             )
         )
+
+
+def wanted_lines(data: UpdateOrderIn) -> Sequence[OrderLine] | None:
+    """Return the lines that a change wants, or None to keep them; raises ValidationFailed when it wants nothing."""
+    if data.items is None and data.client_reference is None:
+        raise ValidationFailed([{"field": "body", "message": "Name at least one of items, client_reference."}])
+    return None if data.items is None else merge_lines([(i.product_id, i.quantity) for i in data.items])
 
 
 async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post
 from litestar.params import Parameter
 
-from counterfoil.api.answers import AnyRequest, answer, problems, trace_of
+from counterfoil.api.answers import AnyRequest, also, answer, problems, trace_of
 from counterfoil.api.controllers.orders import OrderId
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.fields import ID_MAX, encode_body
-from counterfoil.api.schemas.orders import render_order
+from counterfoil.api.schemas.orders import OrderOut, render_order
 from counterfoil.api.schemas.payments import (
     CaptureIn,
     PayIn,
@@ -50,6 +50,7 @@ PaymentId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The payment's
 RefundId = Annotated[int, Parameter(ge=1, le=ID_MAX, description="The refund's id.")]
 _UNDER_WAY = frozenset({PaymentState.PROCESSING})
 _REFUND_DONE = frozenset({RefundState.SUCCEEDED, RefundState.FAILED})
+_NOT_YET = "Not known yet"
 _KEYED = (
     " Needs an Idempotency-Key: repeat the same request with the same key until it is answered, and it is done once."
     " 202 means that it is not known yet; ask at `status_url`, or repeat the request."
@@ -67,8 +68,13 @@ class PaymentsController(Controller):
         summary="Pay for an order",
         description="Takes the money at once, or holds it with `capture: false`; an order that is covered is confirmed."
         " 402 leaves the order as it was: pay with another method and a fresh key." + _KEYED,
-        responses=problems(400, 401, 402, 403, 404, 409, 413, 415, 422, 503),
+        responses={
+            **also(OrderOut, 200, "Nothing is left to pay: the order"),
+            **also(PaymentOut, 202, _NOT_YET),
+            **problems(400, 401, 402, 403, 404, 409, 413, 415, 422, 503),
+        },
         permission=Permission.PAYMENTS_WRITE,
+        key_required=True,
     )
     async def pay_order(self, request: AnyRequest, order_id: OrderId, data: PayIn) -> Response[PaymentOut]:
         """Answer 201 when the money is held or taken, 202 when that is not known yet or the buyer has to act.
@@ -125,8 +131,12 @@ class PaymentsController(Controller):
         summary="Take held money",
         description="All of it or a part, once; what is not taken is released." + _KEYED,
         status_code=200,
-        responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        responses={
+            **also(PaymentOut, 202, _NOT_YET),
+            **problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        },
         permission=Permission.PAYMENTS_CAPTURE,
+        key_required=True,
     )
     async def capture_payment(
         self, request: AnyRequest, payment_id: PaymentId, data: CaptureIn
@@ -140,8 +150,9 @@ class PaymentsController(Controller):
         summary="Release held money, or give up a payment",
         description="A customer may give up a payment that waits for them." + _KEYED,
         status_code=200,
-        responses=problems(400, 401, 403, 404, 409, 422, 503),
+        responses={**also(PaymentOut, 202, _NOT_YET), **problems(400, 401, 403, 404, 409, 422, 503)},
         permission=Permission.PAYMENTS_WRITE,
+        key_required=True,
     )
     async def void_payment(self, request: AnyRequest, payment_id: PaymentId) -> Response[PaymentOut]:
         """Answer 200 when the money is released, 202 when that is not known yet."""
@@ -152,8 +163,12 @@ class PaymentsController(Controller):
         "/payments/{payment_id:int}/refunds",
         summary="Give money back",
         description="All that is left of what was taken, or a part, as often as there is something left." + _KEYED,
-        responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        responses={
+            **also(RefundOut, 202, _NOT_YET),
+            **problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        },
         permission=Permission.PAYMENTS_REFUND,
+        key_required=True,
     )
     async def refund_payment(self, request: AnyRequest, payment_id: PaymentId, data: RefundIn) -> Response[RefundOut]:
         """Answer 201 when the money went back, 202 when that is not known yet."""

@@ -77,6 +77,8 @@ class OrderOut(Struct, frozen=True):
     payment_unknown: Annotated[bool, Meta(description="An answer of the gateway is lost and being looked for.")]
     fulfillment_status: FulfillmentStatus
     return_status: ReturnStatus
+    has_open_return: Annotated[bool, Meta(description="Somebody still has to do something about a return.")]
+    is_held: Annotated[bool, Meta(description="A hold is open: nothing of it is shipped.")]
     total: Annotated[Decimal, Meta(examples=[99.99], description="Exact, with the currency's digits.")]
     currency: Annotated[str, Meta(examples=["EUR"])]
     items: list[ItemOut]
@@ -136,6 +138,8 @@ def render_order(view: OrderView, party: Party) -> OrderOut:
         payment_unknown=facts.payment_unknown,
         fulfillment_status=facts.fulfillment_status,
         return_status=facts.return_status,
+        has_open_return=view.has_open_return,
+        is_held=view.is_held,
         total=_decimal(facts.total_minor, digits),
         currency=facts.currency,
         items=_items(facts, digits),

@@ -1,0 +1,97 @@
+"""A gateway that has something else than we asked for is not believed (MA-05)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from desk import Desk
+from gateways_at_fault import Lying
+
+from counterfoil.kernel.money import Money
+from counterfoil.payments.gateways.base import GatewayRefundStatus
+from counterfoil.payments.gateways.registry import Gateways
+
+OTHERS = {"amount": Money(3999, "EUR")}, {"amount": Money(4000, "USD")}, {"reference": "o1-somebody-elses"}
+
+
+def lie(desk: Desk, change: dict[str, Any]) -> Lying:
+    gateway = Lying(change)
+    desk.gateways = Gateways({"sandbox": gateway}, primary="sandbox")
+    return gateway
+
+
+@pytest.mark.parametrize("capture_now", [False, True])
+@pytest.mark.parametrize("change", OTHERS)
+def test_security_MA_05_another_amount_currency_or_payment_is_flagged_and_not_paid(
+    desk: Desk, change: dict[str, Any], *, capture_now: bool
+) -> None:
+    lie(desk, change)
+    payment = desk.start(capture_now=capture_now)
+
+    assert desk.work() == ["payment.unknown"]
+
+    view = desk.read(payment)
+    reason = "reference_mismatch" if "reference" in change else "amount_mismatch"
+    assert (view.status, view.review_reason, view.captured) == ("unknown", reason, Money(0, "EUR"))
+    assert desk.ledger() == []
+
+
+@pytest.mark.parametrize("captured", [Money(3999, "EUR"), Money(4001, "EUR"), Money(4000, "USD")])
+def test_security_MA_05_another_captured_amount_is_flagged_and_not_posted(desk: Desk, captured: Money) -> None:
+    payment = desk.start()
+    desk.work()
+    gateway = lie(desk, {"captured": captured})
+    gateway._book = desk.sandbox._book  # noqa: SLF001 - the same money, told differently
+    desk.capture(payment)
+
+    assert desk.work() == ["payment.unknown"]
+
+    view = desk.read(payment)
+    assert (view.status, view.review_reason, view.is_unknown) == ("authorized", "amount_mismatch", True)
+    assert desk.ledger() == []
+    desk.make_due()
+    assert desk.work() == []
+
+
+@pytest.mark.parametrize("change", [{"amount": Money(1, "EUR")}, {"payment_id": "sbx_pay_other"}])
+def test_security_MA_05_another_refund_is_flagged_and_not_posted(desk: Desk, change: dict[str, Any]) -> None:
+    payment = desk.start(capture_now=True)
+    desk.work()
+    gateway = lie(desk, change)
+    gateway._book = desk.sandbox._book  # noqa: SLF001
+    refund = desk.refund(payment, Money(1000, "EUR"))
+
+    assert desk.work() == ["refund.unknown"]
+
+    assert desk.read_refund(refund).status == "unknown"
+    assert (desk.read(payment).review_reason, desk.read(payment).refunded) == ("amount_mismatch", Money(0, "EUR"))
+    assert len(desk.ledger()) == 2
+
+
+def test_what_agrees_in_the_end_needs_nobody_any_more(desk: Desk) -> None:
+    gateway = lie(desk, {"amount": Money(3999, "EUR")})
+    payment = desk.start()
+    desk.work()
+    gateway.change = {}
+    desk.make_due()
+
+    assert desk.work() == ["payment.authorized"]
+
+    assert desk.read(payment).review_reason == ""
+
+
+def test_a_refund_that_takes_its_time_is_waited_for(desk: Desk) -> None:
+    payment = desk.start(capture_now=True)
+    desk.work()
+    gateway = lie(desk, {"status": GatewayRefundStatus.PROCESSING})
+    gateway._book = desk.sandbox._book  # noqa: SLF001
+    refund = desk.refund(payment)
+    assert desk.work() == []
+    assert (desk.read_refund(refund).status, len(desk.ledger())) == ("processing", 2)
+    gateway.change = {}
+    desk.make_due()
+
+    assert desk.work() == ["refund.succeeded"]
+
+    assert (desk.read_refund(refund).status, len(desk.ledger())) == ("succeeded", 4)
