@@ -80,6 +80,12 @@ def first_gateway(payment_id: int) -> str:
     return str(row[0])
 
 
+def has_unknown(payment_id: int) -> bool:
+    """Tell whether the outcome of a call of this payment is not known."""
+    sql = "SELECT 1 FROM payment_attempts WHERE payment_id = %(payment)s AND is_unknown LIMIT 1"
+    return fetch_one(sql, {"payment": payment_id}) is not None
+
+
 def count_rejected(payment_id: int, operation: Operation) -> int:
     """Count the calls of this kind that the gateway refused for good."""
     row = fetch_one(
