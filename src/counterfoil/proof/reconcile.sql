@@ -7,7 +7,8 @@ SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM order_item
        (SELECT count(*) FROM stock_levels) AS stock_levels, (SELECT count(*) FROM stock_movements) AS stock_movements,
        (SELECT count(*) FROM outbox_events WHERE aggregate = 'order') AS order_events,
        (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
-       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns;
+       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns,
+       (SELECT count(*) FROM payments) AS payments, (SELECT count(*) FROM ledger_entries) AS ledger_entries;
 
 -- name: stock_levels_equal_movements
 SELECT product_id, c.counter, c.expected, c.found

@@ -51,7 +51,7 @@ def change_event(order: str, seq: int, field: str, value: str) -> str:
     )
 
 
-VIOLATIONS = (
+ORDER_VIOLATIONS = (
     Violation(
         "stock_levels_equal_movements",
         ("UPDATE stock_levels SET on_hand = on_hand + 5 WHERE product_id = {tea}",),
