@@ -51,7 +51,7 @@ def event(order: str, seq: int, kind: str, *, payment_id: int = 9001) -> tuple[s
             f" FROM outbox_events WHERE aggregate = 'order' AND aggregate_id = {{{order}}} AND seq = {seq - 1}"
         ),
         (
-            "INSERT INTO audit_entries (actor, action, target, target_id, request_id)"
+            "INSERT INTO audit_entries (actor, action, target, target_id, request_id)"  # noqa: S608 - fixed text
             f" VALUES ('job:payments', 'x', 'order', {{{order}}}, 'y')"
         ),
     )
