@@ -174,11 +174,11 @@ def _gateway_jobs(stop: threading.Event) -> list[Job]:
     from counterfoil.kernel.ids import new_request_id
     from counterfoil.orders.commands import Trace
     from counterfoil.payments.reconciliation import reconcile_if_due
-    from counterfoil.payments.wiring import gateways
+    from counterfoil.payments.wiring import gateways_for_lists
 
     def compare() -> int:
         trace = Trace("job:reconcile-gateway", new_request_id())
-        found = [reconcile_if_due(gateway, trace, stop=stop) for gateway in gateways().by_name.values()]
+        found = [reconcile_if_due(gateway, trace, stop=stop) for gateway in gateways_for_lists().by_name.values()]
         return sum(each is not None for each in found)
 
     return [Job("reconcile_gateway", _every(_COMPARISON_LOOK_SECONDS, compare), 1000)]

@@ -120,10 +120,10 @@ def reconcile_gateway(
     Payments under way are no difference. What differs is stored, and repaired by nobody but a person.
     """
     use_database(data)
-    from counterfoil.payments.wiring import gateways
+    from counterfoil.payments.wiring import gateways_for_lists
 
     console = Console(stderr=json_file == "-", soft_wrap=True, highlight=False)
-    compared = [_compare(gateway, since, until, console) for gateway in gateways().by_name.values()]
+    compared = [_compare(gateway, since, until, console) for gateway in gateways_for_lists().by_name.values()]
     findings = [_finding(each.gateway, found) for each in compared for found in each.differences]
     report = {
         "gateways": [

@@ -51,7 +51,7 @@ T = TypeVar("T")
 # A hold lasts a week, and may be taken on its last day.
 DAYS: Final = 8
 # The span is gone through in pieces, so that memory holds one of them.
-_PIECE: Final = timedelta(hours=6)
+_PIECE: Final = timedelta(days=1)
 _BATCH: Final = 100
 _PAGE: Final = 500
 
