@@ -44,7 +44,8 @@ admin.site.logout_template = "console/signed_out.html"
 admin.site.enable_nav_sidebar = False
 
 
-def _model(name: str) -> type[Model]:
+def find_model(name: str) -> type[Model]:
+    """Return a table of ours by its class's name."""
     return apps.get_model(_APP, name)
 
 
@@ -76,7 +77,9 @@ class _ViewOnly:
         return False
 
 
-class _Page(_ViewOnly, _ModelAdmin):
+class Page(_ViewOnly, _ModelAdmin):
+    """A table of its own in the console: a list, and a page for each row."""
+
     # An exact COUNT of a large table takes seconds; search results are counted, the whole is not.
     show_full_result_count = False
     list_per_page = 50
@@ -108,7 +111,9 @@ class _MovementCells:
         return render_actor(movement.actor)
 
 
-class _Rows(_ViewOnly, _TabularInline):
+class Rows(_ViewOnly, _TabularInline):
+    """Rows of another table on the page of what they belong to."""
+
     extra = 0
     can_delete = False
     show_change_link = False
@@ -120,10 +125,10 @@ class _Rows(_ViewOnly, _TabularInline):
         return super().get_queryset(request).select_related(*self.related)
 
 
-class OrderLines(_Rows):
+class OrderLines(Rows):
     """The lines of an order as sold."""
 
-    model = _model("OrderItem")
+    model = find_model("OrderItem")
     verbose_name_plural = "lines"
     fields = ("line_no", "sku_link", "name", "quantity", "price_each", "line_total")
     readonly_fields = ("sku_link", "price_each", "line_total")
@@ -146,19 +151,22 @@ class OrderLines(_Rows):
         return render_amount(line.unit_price, line.order.currency, line.quantity)
 
 
-class Movements(_MovementCells, _Rows):
+class Movements(_MovementCells, Rows):
     """What an order did to the stock."""
 
-    model = _model("StockMovement")
+    model = find_model("StockMovement")
     verbose_name_plural = "stock movements"
-    fields = ("created_at", "kind", "product_link", "reserved_delta", "actor_link", "reason")
+    fields = (
+        *("created_at", "kind", "product_link", "on_hand_delta", "reserved_delta", "allocated_delta"),
+        *("actor_link", "reason"),
+    )
     readonly_fields = ("product_link", "actor_link")
     ordering = ("id",)
     related: ClassVar[list[str]] = ["product"]
 
 
-@admin.register(_model("Order"))
-class OrderPage(ShowsPeople, _Page):
+@admin.register(find_model("Order"))
+class OrderPage(ShowsPeople, Page):
     """Orders, newest first, found by id, customer or reference."""
 
     person_field = "user_id"
@@ -174,7 +182,7 @@ class OrderPage(ShowsPeople, _Page):
         *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
     )
     readonly_fields = ("total", "customer")
-    inlines = (OrderLines, Movements)
+    inlines: ClassVar[tuple[type[Rows], ...]] = (OrderLines, Movements)
     change_form_template = "console/order.html"
 
     @admin.display(description="customer")
@@ -194,7 +202,7 @@ class OrderPage(ShowsPeople, _Page):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
         """Show an order with its history: events have no foreign key, so they are no inline."""
-        events: Any = _model("OutboxEvent")._default_manager.filter(  # noqa: SLF001 - Django's name for it
+        events: Any = find_model("OutboxEvent")._default_manager.filter(  # noqa: SLF001 - Django's name for it
             aggregate="order", aggregate_id__in=parse_ids(object_id)
         )
         history = [(event, render_actor(event.actor)) for event in events.order_by("seq")]
@@ -202,8 +210,8 @@ class OrderPage(ShowsPeople, _Page):
         return super().change_view(request, object_id, form_url, context)
 
 
-@admin.register(_model("Product"))
-class ProductPage(_Page):
+@admin.register(find_model("Product"))
+class ProductPage(Page):
     """The catalogue, with what is in stock."""
 
     list_display = ("id", "sku", "name", "price_now", "active", "deleted_at")
@@ -223,8 +231,8 @@ class ProductPage(_Page):
         return render_amount(product.price, product.currency)
 
 
-@admin.register(_model("StockLevel"))
-class StockLevelPage(_Page):
+@admin.register(find_model("StockLevel"))
+class StockLevelPage(Page):
     """What is there of each product and what is promised."""
 
     list_display = ("product_id", "sku_link", "on_hand", "reserved", "allocated", "available", "allow_backorder")
@@ -244,8 +252,8 @@ class StockLevelPage(_Page):
         return int(level.on_hand - level.reserved - level.allocated)
 
 
-@admin.register(_model("StockMovement"))
-class StockMovementPage(_MovementCells, _Page):
+@admin.register(find_model("StockMovement"))
+class StockMovementPage(_MovementCells, Page):
     """Every change of stock, newest first."""
 
     list_display = (
@@ -263,8 +271,8 @@ class StockMovementPage(_MovementCells, _Page):
     ordering = ("-id",)
 
 
-@admin.register(_model("User"))
-class UserPage(ShowsPeople, _Page):
+@admin.register(find_model("User"))
+class UserPage(ShowsPeople, Page):
     """Accounts; the password's hash is shown to nobody, and every reading of names leaves an audit entry."""
 
     list_display = ("id", "email_address", "full_name", "role", "is_active", "created_at")
@@ -308,8 +316,8 @@ class UserPage(ShowsPeople, _Page):
         return ", ".join(filter(None, shown)) or None
 
 
-@admin.register(_model("AuditEntry"))
-class AuditPage(_Page):
+@admin.register(find_model("AuditEntry"))
+class AuditPage(Page):
     """Who changed what, newest first."""
 
     list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")
@@ -352,7 +360,7 @@ class AuditPage(_Page):
     @admin.display(description="chain")
     def sealed(self, entry: Any) -> str:
         """Show whether the entry is chained, and in which seal."""
-        seals: Any = _model("AuditSeal")._default_manager  # noqa: SLF001 - Django's name for it
+        seals: Any = find_model("AuditSeal")._default_manager  # noqa: SLF001 - Django's name for it
         later = Q(last_xact__gt=entry.xact) | Q(last_xact=entry.xact, last_id__gte=entry.pk)
         seal = seals.filter(later).order_by("number").first()
         if seal is None or entry.pk not in seal.entry_ids:

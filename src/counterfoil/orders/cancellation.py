@@ -7,11 +7,12 @@ from typing import Final
 
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.inventory import services as inventory
-from counterfoil.orders import repositories, settlement
+from counterfoil.orders import repositories
 from counterfoil.orders.child_states import CancelReason
 from counterfoil.orders.commands import Trace
 from counterfoil.orders.fulfilment import cancel_open_fulfillments
 from counterfoil.orders.history import OrderView
+from counterfoil.orders.settlement import refund_everything
 from counterfoil.orders.states import OrderAction, OrderStatus
 from counterfoil.orders.steps import declare, lock, party_of, record_event, require_transition, units_of
 from counterfoil.users.permissions import Actor, Permission, require
@@ -19,7 +20,7 @@ from counterfoil.users.permissions import Actor, Permission, require
 
 @dataclass(frozen=True, slots=True)
 class CancelTerms:
-    """Why, whether the goods can be sold again, and whether the money goes back."""
+    """Why, whether the goods can be sold again, and whether what was taken goes back; what is held always does."""
 
     reason: CancelReason = CancelReason.OTHER
     restock: bool = True
@@ -52,10 +53,9 @@ def cancel_order(
     _give_back_stock(before, terms, trace)
     repositories.write_status(order_id, step.after, hold_seconds=0, cancel_seconds=0)
     about = {"reason": terms.reason.value, "restock": terms.restock, "refund": terms.refund}
-    after = record_event(order_id, step.event, trace, about=about)
-    if action is OrderAction.CANCEL and terms.refund:
-        after = settlement.refund_everything(order_id, reason=f"cancelled: {terms.reason}", trace=trace)
-    return after
+    record_event(order_id, step.event, trace, about=about)
+    # Asked for here and done after the commit: a refund that fails does not bring the order back.
+    return refund_everything(order_id, reason=f"cancelled: {terms.reason}", trace=trace, only_held=not terms.refund)
 
 
 def _give_back_stock(before: OrderView, terms: CancelTerms, trace: Trace) -> None:

@@ -11,13 +11,13 @@ from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.kernel.money import Money
 from counterfoil.orders import return_repositories as repositories
-from counterfoil.orders import settlement
 from counterfoil.orders.child_states import STEPS, ReturnAction, ReturnReason, ReturnState, allowed_steps
 from counterfoil.orders.commands import OrderLine, Trace
 from counterfoil.orders.errors import ReturnChanged, ReturnNotFound, StepNotAllowed, UnitsExceeded
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.progress import require_known, write_event
 from counterfoil.orders.return_repositories import ReturnLineRecord, ReturnRecord
+from counterfoil.orders.settlement import refund_order, refundable_of
 from counterfoil.orders.states import OrderAction
 from counterfoil.orders.steps import declare, lock, party_of, require_allowed, require_visible
 from counterfoil.users.permissions import Actor, Permission, owner_filter, require
@@ -138,8 +138,7 @@ def close_return(
 
     `refund` gives back what the units that came were sold for, `amount` (plain digits, the order's currency) so much
     instead. The refund is asked for here and made after the commit. Idempotent. Raises ReturnNotFound, ReturnChanged,
-    StepNotAllowed, ValidationFailed, RefundExceedsCaptured, and RoleMissing or ScopeMissing for who may not give
-    money back.
+    StepNotAllowed, ValidationFailed, RoleMissing, ScopeMissing, RefundExceedsCaptured.
     """
     declare("return.close", trace)
     order, before = _lock(return_id, etag=etag, actor=actor)
@@ -149,19 +148,25 @@ def close_return(
     repositories.write_state(return_id, ReturnState.CLOSED)
     write_event(before.order_id, STEPS[ReturnAction.CLOSE].event, trace, about={"return_id": return_id})
     if refund or amount is not None:
-        wanted = value_of(before, order) if amount is None else _parse(amount, order.facts.currency)
         require(actor, Permission.PAYMENTS_REFUND)
-        reason, key = f"return {return_id}", f"return:{return_id}"
-        settlement.refund_order(before.order_id, wanted, reason=reason, trace=trace, key=key)
+        currency = order.facts.currency
+        _refund(before, _value_of(before, order) if amount is None else _parse(amount, currency), trace)
     return _read(return_id)
 
 
-def value_of(returned: ReturnRecord, order: OrderView) -> Money:
+def _refund(returned: ReturnRecord, amount: Money, trace: Trace) -> None:
+    """Ask for money to be given back for a return, once; workers do it after the commit."""
+    if amount.amount_minor:
+        reason = f"return {returned.id}"
+        refund_order(returned.order_id, amount, reason=reason, trace=trace, key=f"return:{returned.id}")
+
+
+def _value_of(returned: ReturnRecord, order: OrderView) -> Money:
     """Return what the units that came were sold for, at most what is left of the money that was taken."""
     facts = order.facts
     prices = {item.product_id: item.unit_price_minor for item in facts.items}
-    value = sum(prices[line.product_id] * line.received for line in returned.lines)
-    return Money(max(0, min(value, facts.captured_minor - facts.refunded_minor)), facts.currency)
+    value = Money(sum(prices[line.product_id] * line.received for line in returned.lines), facts.currency)
+    return min(value, refundable_of(facts.order_id, facts.currency))
 
 
 # ---------------------------------------------------------------- steps

@@ -116,14 +116,20 @@ def _reinstate(view: OrderView, trace: Trace) -> OrderView:
 
 # ---------------------------------------------------------------- giving back
 @transaction_required
-def refund_everything(order_id: int, *, reason: str, trace: Trace, automatic: bool = False) -> OrderView:
+def refund_everything(
+    order_id: int, *, reason: str, trace: Trace, automatic: bool = False, only_held: bool = False
+) -> OrderView:
     """Ask for everything that was taken for an order to be given back, and for what is held to be released.
+
+    `only_held`: release what is held, and keep what was taken.
 
     Joins the transaction that holds the order's lock. Workers do it after the commit. What is still under way is given
     back when it arrives, because then the order has no use for it. Repeating it changes nothing. Returns the order.
     """
     view = lock_any(order_id)
     for payment in payments.list_payments(order_id):
+        if only_held and payment.status is PaymentState.CAPTURED:
+            continue
         view = _give_back(view, payment, reason=reason, automatic=automatic, trace=trace)
     return view
 
@@ -154,6 +160,12 @@ def refund_order(order_id: int, amount: Money | None, *, reason: str, trace: Tra
         view = note_refund(view, refund, trace)
         refunds.append(refund)
     return refunds
+
+
+def refundable_of(order_id: int, currency: str) -> Money:
+    """Return what of the money taken for an order is neither given back nor asked to be; true under its lock."""
+    found = payments.list_payments(order_id)
+    return Money(sum(max(0, payment.refundable.amount_minor) for payment in found), currency)
 
 
 def _give_back(view: OrderView, payment: PaymentView, *, reason: str, automatic: bool, trace: Trace) -> OrderView:

@@ -17,6 +17,12 @@ _ROLES = [role.value for role in Role]
 _TO_VIEW: Mapping[str, Permission | None] = {
     "order": Permission.ORDERS_EVERYBODY,
     "orderitem": Permission.ORDERS_EVERYBODY,
+    "fulfillment": Permission.ORDERS_EVERYBODY,
+    "return": Permission.ORDERS_EVERYBODY,
+    "hold": Permission.ORDERS_EVERYBODY,
+    "payment": Permission.PAYMENTS_READ,
+    "paymentattempt": Permission.PAYMENTS_READ,
+    "refund": Permission.PAYMENTS_READ,
     "product": None,
     "stocklevel": Permission.INVENTORY_READ,
     "stockmovement": Permission.INVENTORY_READ,

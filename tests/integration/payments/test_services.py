@@ -19,6 +19,7 @@ from counterfoil.payments.errors import (
     PaymentKeyReused,
     PaymentNotFound,
 )
+from counterfoil.payments.gateways.base import OutcomeUnknown
 from counterfoil.payments.gateways.registry import Gateways
 from counterfoil.payments.gateways.sandbox import SandboxGateway
 from counterfoil.payments.services import allowed_payment_actions, list_payments, read_balance, totals_of
@@ -455,6 +456,31 @@ def test_a_refused_refund_has_failed_and_leaves_the_money_refundable(desk: Desk)
     assert (failed.status, failed.failure_code) == ("failed", "charge_disputed")
     assert desk.read(payment).refundable == PRICE
     assert len(desk.ledger()) == 2
+
+
+def test_a_refund_that_is_refused_after_a_lost_answer_is_not_called_failed(desk: Desk) -> None:
+    class Slow(Refusing):
+        is_lost = True
+
+        def refund(self, payment_id: str, *, amount: Money, reference: str, key: str) -> Any:
+            if self.is_lost:
+                raise OutcomeUnknown("timeout", gateway=self.name)
+            return super().refund(payment_id, amount=amount, reference=reference, key=key)
+
+    gateway = Slow()
+    use(desk, gateway)
+    payment = desk.start(capture_now=True)
+    desk.work()
+    refund = desk.refund(payment)
+    assert desk.work() == ["refund.unknown"]
+    gateway.is_lost = False
+    desk.make_due()
+
+    assert desk.work() == []
+
+    assert desk.read_refund(refund).status == "unknown"
+    assert desk.read(payment).review_reason == "unknown:charge_disputed"
+    assert desk.read(payment).refundable == Money(0, "EUR")
 
 
 def test_a_void_that_comes_too_late_finds_the_money_taken(desk: Desk) -> None:

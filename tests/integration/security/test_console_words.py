@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -65,3 +66,26 @@ def test_somebody_who_was_erased_is_shown_as_erased(
     page = browser.get(f"/console/counterfoil/user/{person['id']}/change/").text
 
     assert page.count('<div class="readonly">erased</div>') >= 3
+
+
+def test_the_page_of_an_order_tells_what_became_of_it(
+    browser: httpx.Client, admin: httpx.Client, make_product: Callable[..., int]
+) -> None:
+    product = make_product()
+    order = admin.post("/api/v1/orders", json={"items": [{"product_id": product, "quantity": 3}]}).json()["id"]
+    admin.post(f"/api/v1/orders/{order}/confirm", json={})
+    sent = admin.post(f"/api/v1/orders/{order}/fulfillments", json={}).json()["id"]
+    admin.post(f"/api/v1/fulfillments/{sent}/ship", json={"carrier": "Pony Express", "tracking_number": "PX-1860"})
+    items = [{"product_id": product, "quantity": 2}]
+    admin.post(f"/api/v1/orders/{order}/returns", json={"items": items, "reason": "too_late"})
+    admin.post(f"/api/v1/orders/{order}/holds", json={"reason": "horse is tired"})
+    admin.post(f"/api/v1/orders/{order}/notes", json={"text": "CANARY of a note"})
+
+    page = browser.get(f"/console/counterfoil/order/{order}/change/").text
+
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    assert [row[1:5] for row in rows if "Pony" in row] == [["shipped", "3", "Pony", "Express"]]
+    assert [row[1:6] for row in rows if "too_late" in row] == [["requested", "too_late", "2", "0", "0"]]
+    assert "horse is tired" in page
+    assert "PX-1860" in page
+    assert "CANARY" not in page
