@@ -307,6 +307,8 @@ _EVERYTHING = """
 SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM products), (SELECT sum(version) FROM products),
        (SELECT count(*) FROM orders), (SELECT sum(version) FROM orders), (SELECT count(*) FROM order_items),
+       (SELECT count(*) FROM adjustments), (SELECT count(*) FROM coupons), (SELECT sum(version) FROM coupons),
+       (SELECT sum(used) FROM coupons), (SELECT count(*) FROM coupon_uses WHERE released_at IS NULL),
        (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
        (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
        (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from counterfoil.coupons.models import Coupon, CouponUse
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
@@ -19,6 +20,8 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditSeal",
+    "Coupon",
+    "CouponUse",
     "ErasureRequest",
     "Fulfillment",
     "FulfillmentLine",

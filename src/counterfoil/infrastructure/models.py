@@ -80,7 +80,7 @@ class AuditEntry(models.Model):
     """Who changed what, when and why. Written in the transaction of the change; never updated.
 
     `target_id` is 0 where a whole table is meant, or where `target_key` names the row. `changes` holds the value before
-    and after of every column that changed; the two hashes are of the whole row. Written by triggers, place_orders_v2()
+    and after of every column that changed; the two hashes are of the whole row. Written by triggers, place_orders_v3()
     and `append_entry`, never through this model.
     """
 

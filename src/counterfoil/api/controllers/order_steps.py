@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import Controller, Response, post
 
 from counterfoil.api.answers import AnyRequest, answer, if_match, problems, trace_of, write_once
-from counterfoil.api.controllers.orders import OrderId, wanted_lines
+from counterfoil.api.controllers.orders import OrderId, wanted_codes, wanted_lines
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.order_steps import CancelIn, ConfirmIn, PreviewOut, render_preview
 from counterfoil.api.schemas.orders import OrderOut, UpdateOrderIn, render_order
@@ -109,10 +109,12 @@ class OrderStepsController(Controller):
             preview_update,
             order_id,
             lines=wanted_lines(data),
+            coupon_codes=wanted_codes(data),
             client_reference=data.client_reference,
             etag=if_match(request),
             actor=actor,
             trace=trace_of(request),
             terms=request.app.state.hold_terms,
+            prices=request.app.state.price_terms,
         )
         return answer(render_preview(preview, party_of(actor)))

@@ -24,6 +24,7 @@ from counterfoil.api.answers import (
 )
 from counterfoil.api.bodies import header
 from counterfoil.api.middleware.authentication import current_actor
+from counterfoil.api.schemas.coupons import parse_codes
 from counterfoil.api.schemas.fields import ID_MAX, parse_instant
 from counterfoil.api.schemas.orders import (
     OrderOut,
@@ -74,6 +75,7 @@ class OrdersController(Controller):
             idempotency_key=key,
             fingerprint=None if key is None else fingerprint_of(request, data),
             client_reference=data.client_reference,
+            coupon_codes=parse_codes(data.coupon_codes),
         )
         placed = await services.place_order(request.app.state.hot, command, actor=actor)
         return answer(
@@ -161,7 +163,14 @@ class OrdersController(Controller):
             request,
             None,
             lambda: render_order(
-                services.place_draft(order_id, etag=etag, actor=actor, trace=trace, terms=request.app.state.hold_terms),
+                services.place_draft(
+                    order_id,
+                    etag=etag,
+                    actor=actor,
+                    trace=trace,
+                    terms=request.app.state.hold_terms,
+                    prices=request.app.state.price_terms,
+                ),
                 party_of(actor),
             ),
             status=200,
@@ -176,17 +185,19 @@ class OrdersController(Controller):
         sync_to_thread=True,
     )
     def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
-        """Change lines or reference of a draft or an unpaid order; stock changes by the difference."""
-        lines = wanted_lines(data)
+        """Change lines, coupons or reference of a draft or an unpaid order; stock changes by the difference."""
+        lines, codes = wanted_lines(data), wanted_codes(data)
         view = write(
             lambda: services.update_order(
                 order_id,
                 lines=lines,
+                coupon_codes=codes,
                 client_reference=data.client_reference,
                 etag=if_match(request),
                 actor=current_actor(request),
                 trace=trace_of(request),
                 terms=request.app.state.hold_terms,
+                prices=request.app.state.price_terms,
             )
         )
         return answer(render_order(view, party_of(current_actor(request))), etag=view.etag)
@@ -199,7 +210,7 @@ class OrdersController(Controller):
         sync_to_thread=True,
     )
     def cancel_order(self, request: AnyRequest, order_id: OrderId) -> None:
-        """Release the order's stock; 204, also when it was cancelled before."""
+        """Release the order's stock and its coupons; 204, also when it was cancelled before."""
         write(
             lambda: services.cancel_order(
                 order_id, etag=if_match(request), actor=current_actor(request), trace=trace_of(request)
@@ -209,9 +220,15 @@ class OrdersController(Controller):
 
 def wanted_lines(data: UpdateOrderIn) -> Sequence[OrderLine] | None:
     """Return the lines that a change wants, or None to keep them; raises ValidationFailed when it wants nothing."""
-    if data.items is None and data.client_reference is None:
-        raise ValidationFailed([{"field": "body", "message": "Name at least one of items, client_reference."}])
+    if data.items is None and data.coupon_codes is None and data.client_reference is None:
+        message = "Name at least one of items, coupon_codes, client_reference."
+        raise ValidationFailed([{"field": "body", "message": message}])
     return None if data.items is None else merge_lines([(i.product_id, i.quantity) for i in data.items])
+
+
+def wanted_codes(data: UpdateOrderIn) -> tuple[str, ...] | None:
+    """Return the coupons that a change wants, or None to keep them."""
+    return None if data.coupon_codes is None else parse_codes(data.coupon_codes)
 
 
 async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
@@ -219,6 +236,7 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
 
     actor = current_actor(request)
     lines = merge_lines([(item.product_id, item.quantity) for item in data.items])
+    codes = parse_codes(data.coupon_codes)
     buyer = data.user_id or actor.user_id
     return await sync_to_thread(
         write_once,
@@ -228,9 +246,11 @@ async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
             services.draft_order(
                 user_id=buyer,
                 lines=lines,
+                coupon_codes=codes,
                 client_reference=data.client_reference,
                 actor=actor,
                 trace=trace_of(request),
+                prices=request.app.state.price_terms,
             ),
             party_of(actor),
         ),
