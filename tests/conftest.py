@@ -91,7 +91,9 @@ def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_counterfoil(
+    *arguments: str, check: bool = True, seconds: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "counterfoil", *arguments],
@@ -99,7 +101,7 @@ def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> 
         capture_output=True,
         text=True,
         check=check,
-        timeout=240,
+        timeout=seconds,
     )
 
 
@@ -305,6 +307,8 @@ _EVERYTHING = """
 SELECT (SELECT count(*) FROM users), (SELECT sum(version) FROM users),
        (SELECT count(*) FROM products), (SELECT sum(version) FROM products),
        (SELECT count(*) FROM orders), (SELECT sum(version) FROM orders), (SELECT count(*) FROM order_items),
+       (SELECT count(*) FROM adjustments), (SELECT count(*) FROM coupons), (SELECT sum(version) FROM coupons),
+       (SELECT sum(used) FROM coupons), (SELECT count(*) FROM coupon_uses WHERE released_at IS NULL),
        (SELECT sum(on_hand) FROM stock_levels), (SELECT sum(reserved) FROM stock_levels),
        (SELECT count(*) FROM stock_movements), (SELECT count(*) FROM outbox_events),
        (SELECT count(*) FROM audit_entries), (SELECT count(*) FROM idempotency_keys),

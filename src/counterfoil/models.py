@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from counterfoil.coupons.models import Coupon, CouponUse
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
+from counterfoil.payments.reconciliation_models import GatewayFinding, GatewayReconciliation
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
@@ -18,10 +20,14 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "AuditSeal",
+    "Coupon",
+    "CouponUse",
     "ErasureRequest",
     "Fulfillment",
     "FulfillmentLine",
+    "GatewayFinding",
     "GatewayNotice",
+    "GatewayReconciliation",
     "Hold",
     "IdempotencyKey",
     "LedgerEntry",

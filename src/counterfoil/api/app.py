@@ -16,6 +16,7 @@ from counterfoil.api.card_data import check_query
 from counterfoil.api.controllers.api_keys import ApiKeysController
 from counterfoil.api.controllers.auth import AuthController
 from counterfoil.api.controllers.callbacks import CallbacksController
+from counterfoil.api.controllers.coupons import CouponsController
 from counterfoil.api.controllers.fulfillments import FulfillmentsController, OrderFulfillmentsController
 from counterfoil.api.controllers.inventory import InventoryController
 from counterfoil.api.controllers.operations import OperationsController
@@ -39,7 +40,7 @@ from counterfoil.api.route_table import list_routes
 def make_api(
     *, state: dict[str, Any], lifespan: list[Any] | None = None, mounts: list[ControllerRouterHandler] | None = None
 ) -> Litestar:
-    """Assemble the application. `state`: what controllers need (hot, access, limiter, hold_terms, draining)."""
+    """Assemble the application. `state`: what controllers need (hot, access, limiter, both terms, draining)."""
     api = Router(
         "/",
         route_handlers=_controllers(),
@@ -72,6 +73,7 @@ def _controllers() -> list[ControllerRouterHandler]:
         ApiKeysController,
         ProductsController,
         InventoryController,
+        CouponsController,
         OrdersController,
         OrderStepsController,
         PaymentsController,

@@ -14,6 +14,7 @@ from litestar.types import Scope, Send
 
 from counterfoil.api.schemas.sentences import rephrase
 from counterfoil.api.schemas.validation import choices_of
+from counterfoil.coupons.errors import CouponChanged
 from counterfoil.infrastructure.database import translate_database_error
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from counterfoil.kernel.errors import (
@@ -34,9 +35,10 @@ from counterfoil.users.errors import ApiKeyInvalid, TokenInvalid, UserChanged
 
 log = structlog.get_logger(__name__)
 
-# The first match wins: four errors have a status of their own, every other one that of its kind.
+# The first match wins: five errors have a status of their own, every other one that of its kind.
 STATUS_BY_KIND: Final[Mapping[type[DomainError], int]] = {
     IdempotencyKeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CouponChanged: HTTPStatus.PRECONDITION_FAILED,
     OrderChanged: HTTPStatus.PRECONDITION_FAILED,
     FulfillmentChanged: HTTPStatus.PRECONDITION_FAILED,
     ReturnChanged: HTTPStatus.PRECONDITION_FAILED,

@@ -53,7 +53,7 @@ async def _run_hot_path(app: Litestar) -> AsyncIterator[None]:
     pool = make_hot_pool(size=values.counterfoil_pool_size)
     await pool.open()
     intake = Intake(
-        partial(place_batch, pool, terms=_hold_terms(values)),
+        partial(place_batch, pool, terms=_hold_terms(values), prices=values.price_terms),
         limits=IntakeLimits(
             batch_orders_max=values.counterfoil_batch_orders_max,
             queue_orders_max=values.counterfoil_queue_orders_max,
@@ -146,7 +146,7 @@ def make_application() -> ASGIApp:
         await console(inside, receive, send)
 
     api = make_api(
-        state={"draining": False, "hold_terms": _hold_terms(values)},
+        state={"draining": False, "hold_terms": _hold_terms(values), "price_terms": values.price_terms},
         lifespan=[_run_hot_path],
         mounts=[mount_console],
     )

@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 from counterfoil.config.addresses import require_postgresql, require_redis
 from counterfoil.config.order_settings import OrderSettings
 from counterfoil.config.payment_settings import PaymentSettings
+from counterfoil.config.price_settings import PriceSettings
 from counterfoil.config.secret_strength import find_weakness
 
 
@@ -25,7 +26,7 @@ def _parts(text: str) -> list[str]:
     return [part for piece in text.split(",") if (part := piece.strip().rstrip("/"))]
 
 
-class Settings(OrderSettings, PaymentSettings):
+class Settings(OrderSettings, PaymentSettings, PriceSettings):
     """Every setting, from environment variables of the same name in capitals."""
 
     # Addresses have passwords in them, so errors do not repeat what was given.

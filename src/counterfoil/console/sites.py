@@ -151,6 +151,22 @@ class OrderLines(Rows):
         return render_amount(line.unit_price, line.order.currency, line.quantity)
 
 
+class Adjustments(Rows):
+    """What is added to an order's lines or taken off."""
+
+    model = find_model("Adjustment")
+    verbose_name_plural = "adjustments"
+    fields = ("kind", "label", "shown_amount")
+    readonly_fields = ("shown_amount",)
+    ordering = ("id",)
+    related: ClassVar[list[str]] = ["order"]
+
+    @admin.display(description="amount")
+    def shown_amount(self, adjustment: Any) -> str:
+        """Show the amount with its currency."""
+        return render_amount(adjustment.amount, adjustment.order.currency)
+
+
 class Movements(_MovementCells, Rows):
     """What an order did to the stock."""
 
@@ -182,7 +198,7 @@ class OrderPage(ShowsPeople, Page):
         *("client_reference", "version", "placed_at", "reserved_until", "created_at", "updated_at"),
     )
     readonly_fields = ("total", "customer")
-    inlines: ClassVar[tuple[type[Rows], ...]] = (OrderLines, Movements)
+    inlines: ClassVar[tuple[type[Rows], ...]] = (OrderLines, Adjustments, Movements)
     change_form_template = "console/order.html"
 
     @admin.display(description="customer")
@@ -220,7 +236,7 @@ class ProductPage(Page):
     search_help_text = "A product's id, its SKU, or a part of its name."
     ordering = ("-id",)
     fields = (
-        *("sku", "name", "description", "category", "price_now", "active"),
+        *("sku", "name", "description", "category", "price_now", "tax_rate", "active"),
         *("version", "created_at", "updated_at", "deleted_at"),
     )
     readonly_fields = ("price_now",)

@@ -1,6 +1,6 @@
 """The audit trail: who changes something and why, facts that change nothing, and the chain over all of it.
 
-The entries themselves are written by triggers, and for placed orders by place_orders_v2(): see
+The entries themselves are written by triggers, and for placed orders by place_orders_v3(): see
 docs/explanation/audit.md.
 """
 

@@ -28,7 +28,7 @@ def run_sql_file(path: Path, *, reverse_sql: str) -> RunSQL:
 
 
 # Statement triggers read all rows that a statement changed as two tables: a bulk load of thousands of rows costs one
-# call. They are silent for the owner of place_orders_v2, which writes its own entry for a whole order: its role is
+# call. They are silent for the owner of place_orders_v3, which writes its own entry for a whole order: its role is
 # entered by calling that function and in no other way (see migrations/sql/audit_roles_v1.sql).
 _AUDIT_TRIGGERS: Final = (
     ("audit_insert", "AFTER INSERT", "REFERENCING NEW TABLE AS new_rows"),

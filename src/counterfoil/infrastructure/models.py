@@ -33,6 +33,16 @@ class OutboxEvent(models.Model):
         db_table = "outbox_events"
         constraints = [
             models.UniqueConstraint(fields=["aggregate", "aggregate_id", "seq"], name="uq_outbox_events_seq"),
+            # What happens once in a life cannot be written twice, whatever the code believes. Most lives begin with
+            # order.created as number 1, which the constraint above makes single at no cost to the hot path.
+            models.UniqueConstraint(
+                fields=["aggregate_id", "type"],
+                condition=models.Q(
+                    aggregate="order",
+                    type__in=["order.confirmed", "order.cancelled", "order.discarded", "order.completed"],
+                ),
+                name="uq_outbox_events_once",
+            ),
             models.CheckConstraint(condition=models.Q(seq__gte=1), name="ck_outbox_events_seq"),
         ]
 
@@ -80,7 +90,7 @@ class AuditEntry(models.Model):
     """Who changed what, when and why. Written in the transaction of the change; never updated.
 
     `target_id` is 0 where a whole table is meant, or where `target_key` names the row. `changes` holds the value before
-    and after of every column that changed; the two hashes are of the whole row. Written by triggers, place_orders_v2()
+    and after of every column that changed; the two hashes are of the whole row. Written by triggers, place_orders_v3()
     and `append_entry`, never through this model.
     """
 

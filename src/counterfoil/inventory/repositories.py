@@ -78,7 +78,7 @@ def lock_levels(product_ids: Sequence[int]) -> dict[int, Level]:
 def apply_movements(movements: Sequence[Movement], *, actor: str, reason: str = "") -> None:
     """Write movements and add them to the levels, as sets. Joins the transaction that holds the levels' locks.
 
-    The one way, beside place_orders_v2(), in which a counter changes.
+    The one way, beside place_orders_v3(), in which a counter changes.
     """
     fetch_all(
         """

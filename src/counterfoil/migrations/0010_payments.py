@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
     """Five new tables; nothing that the release before this one knows is changed."""
 
     dependencies = [
-        ('counterfoil', '0008_order_life'),
+        ('counterfoil', '0009_prices'),
     ]
 
     operations = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from counterfoil.coupons import services as coupons
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.inventory import services as inventory
 from counterfoil.orders import repositories
@@ -36,9 +37,9 @@ def cancel_order(
 ) -> OrderView:
     """Cancel a placed order and give its stock back, or discard a draft. Joins the open transaction.
 
-    Locks order, stock, payments. What is in a fulfillment and has not left is cancelled with it. Idempotent: an order
-    that is cancelled already is returned unchanged. Raises OrderNotFound, OrderChanged, ActionNotAllowed, NotOnHand,
-    and RoleMissing or ScopeMissing for choices that are not the caller's.
+    Locks order, coupons, stock, payments. What is in a fulfillment and has not left is cancelled with it. Idempotent:
+    an order that is cancelled already is returned unchanged. Raises OrderNotFound, OrderChanged, ActionNotAllowed,
+    NotOnHand, and RoleMissing or ScopeMissing for choices that are not the caller's.
     """
     if not (terms.restock and terms.refund):
         require(actor, Permission.ORDERS_FULFIL)
@@ -50,7 +51,7 @@ def cancel_order(
     declare(f"order.{action}", trace, reason=terms.reason)
     if before.status is OrderStatus.CONFIRMED:
         cancel_open_fulfillments(before, trace=trace)
-    _give_back_stock(before, terms, trace)
+    _give_back(before, terms, trace)
     repositories.write_status(order_id, step.after, hold_seconds=0, cancel_seconds=0)
     about = {"reason": terms.reason.value, "restock": terms.restock, "refund": terms.refund}
     record_event(order_id, step.event, trace, about=about)
@@ -58,9 +59,11 @@ def cancel_order(
     return refund_everything(order_id, reason=f"cancelled: {terms.reason}", trace=trace, only_held=not terms.refund)
 
 
-def _give_back_stock(before: OrderView, terms: CancelTerms, trace: Trace) -> None:
-    """Release what the order holds; what cannot be sold again is written off at once."""
+def _give_back(before: OrderView, terms: CancelTerms, trace: Trace) -> None:
+    """Release what the order holds, coupons before stock; what cannot be sold again is written off at once."""
     units = units_of(before)
+    if before.status is not OrderStatus.DRAFT and before.facts.coupon_codes:
+        coupons.release_uses([before.facts.order_id])
     if before.status is OrderStatus.CREATED:
         inventory.release_reservations(units, actor=trace.principal, reason="cancelled")
     elif before.status is OrderStatus.CONFIRMED:

@@ -33,6 +33,8 @@ class PlaceOrder:
     idempotency_key: str | None = None
     fingerprint: bytes | None = None
     client_reference: str | None = None
+    # In capitals, each once.
+    coupon_codes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from counterfoil.orders.states import FulfillmentStatus, PaymentStatus, ReturnSt
 
 
 class ItemFacts(msgspec.Struct, frozen=True):
-    """One line as sold; `unit_price_minor` counts the smallest unit of the order's currency.
+    """One line as sold; amounts count the smallest unit of the order's currency.
 
-    Of `quantity` units `shipped` have left the house, and of those `returned` came back.
+    Of `quantity` units `shipped` have left the house, and of those `returned` came back. `tax_rate_ppm` is in
+    millionths: 190,000 is 19 %; the tax is of the line's worth without its part of the discounts.
     """
 
     product_id: int
@@ -23,6 +24,19 @@ class ItemFacts(msgspec.Struct, frozen=True):
     unit_price_minor: int
     shipped: int = 0
     returned: int = 0
+    tax_rate_ppm: int = 0
+    tax_minor: int = 0
+    discount_minor: int = 0
+
+
+class AdjustmentFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An amount on top of or off the lines; a discount is below zero, and its label is the coupon's code."""
+
+    kind: str
+    label: str
+    amount_minor: int
+    tax_rate_ppm: int = 0
+    tax_minor: int = 0
 
 
 class OrderFacts(msgspec.Struct, frozen=True):
@@ -48,6 +62,14 @@ class OrderFacts(msgspec.Struct, frozen=True):
     captured_minor: int = 0
     refunded_minor: int = 0
     about: dict[str, Any] = {}
+    adjustments: tuple[AdjustmentFacts, ...] = ()
+    # Whether the prices contain their tax.
+    tax_included: bool = True
+
+    @property
+    def coupon_codes(self) -> tuple[str, ...]:
+        """The coupons that the order was priced with, in their order of application."""
+        return tuple(each.label for each in self.adjustments if each.kind == "discount")
 
 
 class TimelineEntry(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from counterfoil.orders.states import FulfillmentStatus, OrderStatus, PaymentStatus, ReturnStatus
@@ -22,6 +22,8 @@ class Order(models.Model):
     user = models.ForeignKey("counterfoil.User", on_delete=models.PROTECT, db_index=False)
     total_amount = models.DecimalField(max_digits=19, decimal_places=4)
     currency = models.CharField(max_length=3)
+    # Whether the prices of its lines contain their tax.
+    tax_included = models.BooleanField(default=True, db_default=True)
     status = models.CharField(max_length=20)
     payment_status = models.CharField(max_length=20, db_default=PaymentStatus.UNPAID)
     fulfillment_status = models.CharField(max_length=20, db_default=FulfillmentStatus.UNFULFILLED)
@@ -103,6 +105,10 @@ class OrderItem(models.Model):
     unit_price = models.DecimalField(max_digits=19, decimal_places=4)
     shipped = models.IntegerField(db_default=0)
     returned = models.IntegerField(db_default=0)
+    # Percent; the tax is of the line's worth without its part of the discounts.
+    tax_rate = models.DecimalField(max_digits=6, decimal_places=4, default=0, db_default=0)
+    tax_amount = models.DecimalField(max_digits=19, decimal_places=4, default=0, db_default=0)
+    discount_amount = models.DecimalField(max_digits=19, decimal_places=4, default=0, db_default=0)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -119,6 +125,11 @@ class OrderItem(models.Model):
                 condition=Q(returned__gte=0, shipped__gte=models.F("returned"), quantity__gte=models.F("shipped")),
                 name="ck_order_items_shipped",
             ),
+            models.CheckConstraint(
+                condition=Q(tax_rate__gte=0, tax_amount__gte=0, discount_amount__gte=0)
+                & Q(discount_amount__lte=F("quantity") * F("unit_price")),
+                name="ck_order_items_parts",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -133,6 +144,8 @@ class Adjustment(models.Model):
     kind = models.CharField(max_length=20)
     label = models.CharField(max_length=120)
     amount = models.DecimalField(max_digits=19, decimal_places=4)
+    tax_rate = models.DecimalField(max_digits=6, decimal_places=4, default=0, db_default=0)
+    tax_amount = models.DecimalField(max_digits=19, decimal_places=4, default=0, db_default=0)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

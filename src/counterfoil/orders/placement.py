@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
 import psycopg
 
+from counterfoil.coupons.errors import CouponLimitReached, CouponUsedUp
+from counterfoil.coupons.terms import CouponProblem, coupon_problem
 from counterfoil.infrastructure.database import DatabaseBusy, hot_connection
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from counterfoil.kernel.errors import DomainError, ValidationFailed
+from counterfoil.kernel.money import Money
 from counterfoil.orders import pricing
+from counterfoil.orders.batch_statement import run_place_orders
 from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken, InsufficientInventory, OpenOrdersExceeded, Shortage
 from counterfoil.orders.events import OrderFacts
 from counterfoil.orders.holds import HoldTerms, too_many_units
-from counterfoil.orders.repositories import HotPool, run_place_orders
+from counterfoil.orders.price_terms import PLAIN_TERMS, PriceTerms
+from counterfoil.orders.repositories import HotPool
 
 # Deadlocks and serialization failures are retried here and nowhere else: full jitter, 10 to 250 ms.
 _RETRIES_MAX: Final = 5
@@ -34,6 +39,7 @@ class PlacedOrder(msgspec.Struct, frozen=True):
 
 
 Outcome: TypeAlias = PlacedOrder | Exception
+_LEAVES_NO_KEY: Final = ValidationFailed | OpenOrdersExceeded | CouponUsedUp | CouponLimitReached
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -46,21 +52,38 @@ class _LineProblem(msgspec.Struct, frozen=True):
     reason: str
 
 
+class _CouponProblem(msgspec.Struct, frozen=True):
+    code: str
+    reason: CouponProblem
+    currency: str | None
+    minimum_minor: int | None
+
+
 _facts = msgspec.json.Decoder(OrderFacts)
 _refusal = msgspec.json.Decoder(_Refusal)
 _line_problems = msgspec.json.Decoder(list[_LineProblem])
+_coupon_problems = msgspec.json.Decoder(list[_CouponProblem])
 _strings = msgspec.json.Decoder(list[str])
-_details = msgspec.json.Decoder(dict[str, int | None])
+_details = msgspec.json.Decoder(dict[str, Any])
+
+# Refusals that another request may lift: nothing of them is kept.
+_LIMITS: Final[dict[str, Callable[[dict[str, Any]], DomainError]]] = {
+    "too_many_open": lambda details: OpenOrdersExceeded(**details),
+    "coupon_used_up": lambda details: CouponUsedUp(coupon_code=details["code"]),
+    "coupon_limit": lambda details: CouponLimitReached(coupon_code=details["code"], limit=details["limit"]),
+}
 
 
-async def place_batch(pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms) -> list[Outcome]:
+async def place_batch(
+    pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms, prices: PriceTerms = PLAIN_TERMS
+) -> list[Outcome]:
     """Place the orders of one batch in arrival order and commit once; returns one outcome per command.
 
     A second use of a key inside the batch is not sent: it gets the first one's outcome. Raises what the database
     raises when it refuses the whole batch, after which nothing of it is written.
     """
     leaders, follows = _split_duplicates(commands)
-    outcomes = await _place_with_retries(pool, [commands[i] for i in leaders], terms=terms)
+    outcomes = await _place_with_retries(pool, [commands[i] for i in leaders], terms=terms, prices=prices)
     by_index = dict(zip(leaders, outcomes, strict=True))
     return [by_index[i] if i in by_index else _follow(commands, i, follows[i], by_index) for i in range(len(commands))]
 
@@ -85,9 +108,9 @@ def _split_duplicates(commands: Sequence[PlaceOrder]) -> tuple[list[int], dict[i
 def _follow(commands: Sequence[PlaceOrder], index: int, first: int, outcomes: dict[int, Outcome]) -> Outcome:
     outcome = outcomes[first]
     if commands[index].fingerprint != commands[first].fingerprint:
-        # The first use settled nothing: an invalid request and a limit leave the key free, and a misuse may stand
-        # beside the rightful repetition. The other request is to ask again.
-        settled = not isinstance(outcome, ValidationFailed | OpenOrdersExceeded | IdempotencyKeyReused)
+        # The first use settled nothing: an invalid request, a limit and a used up coupon leave the key free, and a
+        # misuse may stand beside the rightful repetition. The other request is to ask again.
+        settled = not isinstance(outcome, _LEAVES_NO_KEY | IdempotencyKeyReused)
         return IdempotencyKeyReused() if settled else IdempotencyInProgress()
     if isinstance(outcome, InsufficientInventory):
         again = InsufficientInventory(**outcome.details)
@@ -96,11 +119,13 @@ def _follow(commands: Sequence[PlaceOrder], index: int, first: int, outcomes: di
     return PlacedOrder(outcome.facts, replayed=True) if isinstance(outcome, PlacedOrder) else outcome
 
 
-async def _place_with_retries(pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms) -> list[Outcome]:
+async def _place_with_retries(
+    pool: HotPool, commands: Sequence[PlaceOrder], *, terms: HoldTerms, prices: PriceTerms
+) -> list[Outcome]:
     for attempt in range(_RETRIES_MAX + 1):
         try:
             async with hot_connection(pool) as connection:
-                rows = await run_place_orders(connection, commands, terms=terms)
+                rows = await run_place_orders(connection, commands, terms=terms, prices=prices)
             return [_read_outcome(command, row) for command, row in zip(commands, rows, strict=True)]
         except psycopg.errors.UniqueViolation as error:
             if error.diag.constraint_name == "uq_orders_client_reference" and len(commands) == 1:
@@ -131,8 +156,8 @@ def _outcome(command: PlaceOrder, row: tuple[Any, ...]) -> PlacedOrder | DomainE
         return PlacedOrder(_facts.decode(facts), replayed=outcome == "replayed")
     if outcome in {"out_of_stock", "replayed_refusal"}:
         return _insufficient(_refusal.decode(facts), replayed=outcome == "replayed_refusal")
-    if outcome == "too_many_open":
-        return OpenOrdersExceeded(**_details.decode(facts))
+    if outcome in _LIMITS:
+        return _LIMITS[outcome](_details.decode(facts))
     if outcome == "key_reused":
         return IdempotencyKeyReused()
     if outcome == "seen":  # and gone: its row was cleaned away between two statements of the batch
@@ -147,6 +172,8 @@ def _invalid(command: PlaceOrder, outcome: str, facts: str) -> ValidationFailed:
         return ValidationFailed(
             [pricing.line_problem(items[p.product_id], known=p.reason == "inactive") for p in found]
         )
+    if outcome == "invalid_coupons":
+        return ValidationFailed(_find_coupon_problems(command, facts))
     if outcome == "currency_mixed":
         return pricing.currency_mixed(*_strings.decode(facts))
     if outcome == "total_too_large":
@@ -156,6 +183,23 @@ def _invalid(command: PlaceOrder, outcome: str, facts: str) -> ValidationFailed:
     assert outcome == "unknown_user", outcome
     message = f"There is no active user {command.user_id}."
     return ValidationFailed([{"field": "user_id", "message": message}])
+
+
+def _find_coupon_problems(command: PlaceOrder, facts: str) -> list[dict[str, str]]:
+    place = {code: n for n, code in enumerate(command.coupon_codes)}
+    found = sorted(_coupon_problems.decode(facts), key=lambda problem: place[problem.code])
+    return [
+        coupon_problem(
+            each.code,
+            place[each.code],
+            each.reason,
+            currency=each.currency,
+            minimum=None
+            if each.minimum_minor is None or each.currency is None
+            else Money(each.minimum_minor, each.currency),
+        )
+        for each in found
+    ]
 
 
 def _insufficient(refusal: _Refusal, *, replayed: bool) -> InsufficientInventory:

@@ -16,6 +16,7 @@ from counterfoil.orders.commands import OrderLine, Trace
 from counterfoil.orders.events import ItemFacts
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.holds import HoldTerms
+from counterfoil.orders.price_terms import PriceTerms
 from counterfoil.orders.steps import lock
 from counterfoil.users.permissions import Actor
 
@@ -48,15 +49,17 @@ class _Undone(Exception):
 
 
 @no_transaction
-def preview_update(
+def preview_update(  # noqa: PLR0913 - those of the change
     order_id: int,
     *,
     lines: Sequence[OrderLine] | None,
+    coupon_codes: Sequence[str] | None,
     client_reference: str | None,
     etag: str | None,
     actor: Actor,
     trace: Trace,
     terms: HoldTerms,
+    prices: PriceTerms,
 ) -> EditPreview:
     """Return what `update_order` would do, and do nothing. Raises as `update_order`.
 
@@ -68,11 +71,13 @@ def preview_update(
             after = services.update_order(
                 order_id,
                 lines=lines,
+                coupon_codes=coupon_codes,
                 client_reference=client_reference,
                 etag=etag,
                 actor=actor,
                 trace=trace,
                 terms=terms,
+                prices=prices,
             )
             _undo(EditPreview(before, after, _differences(before, after)))
     except _Undone as undone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +16,8 @@ import psycopg_pool
 from django.db import IntegrityError
 
 from counterfoil.infrastructure.database import fetch_all, fetch_one, load_queries, transaction_required
-from counterfoil.infrastructure.idempotency import KEY_HOURS
-from counterfoil.kernel.ids import new_uuid7
-from counterfoil.kernel.money import AMOUNT_MAX
-from counterfoil.orders.commands import PlaceOrder
 from counterfoil.orders.errors import ClientReferenceTaken
-from counterfoil.orders.events import ItemFacts, OrderFacts, TimelineEntry
+from counterfoil.orders.events import AdjustmentFacts, ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.holds import HoldTerms, OpenHolds
 from counterfoil.orders.pricing import PricedOrder
@@ -32,8 +28,8 @@ HotPool: TypeAlias = psycopg_pool.AsyncConnectionPool[HotConnection]
 
 QUERIES: Final = load_queries(Path(__file__).with_name("queries.sql"))
 _items = msgspec.json.Decoder(tuple[ItemFacts, ...])
+_adjustments = msgspec.json.Decoder(tuple[AdjustmentFacts, ...])
 _facts = msgspec.json.Decoder(OrderFacts)
-_TOTAL_MAX: Final = Decimal(AMOUNT_MAX)
 _READ_ONE: Final = QUERIES["read_orders"].format(
     where="o.id = %(order_id)s AND (%(owner)s::bigint IS NULL OR o.user_id = %(owner)s)", tail=""
 )
@@ -49,51 +45,6 @@ _READ_OF: Final = QUERIES["read_orders"].format(
 
 
 # ---------------------------------------------------------------- hot path
-async def run_place_orders(
-    connection: HotConnection, commands: Sequence[PlaceOrder], *, terms: HoldTerms
-) -> list[tuple[Any, ...]]:
-    """Run one batch in one statement, which is its own transaction. Returns (n, outcome, order id, facts) per order."""
-    lines = [(n, line) for n, command in enumerate(commands, start=1) for line in command.lines]
-    cursor = await connection.execute(
-        QUERIES["place_orders"],
-        {
-            "users": _integers(command.user_id for command in commands),
-            "actors": _words(command.principal for command in commands),
-            "keys": _words(command.idempotency_key for command in commands),
-            "fingerprints": _bytes(command.fingerprint for command in commands),
-            "requests": _words(command.request_id for command in commands),
-            "references": _words(command.client_reference for command in commands),
-            "events": _words(str(new_uuid7()) for _ in commands),
-            "line_orders": _integers(n for n, _ in lines),
-            "line_products": _integers(line.product_id for _, line in lines),
-            "line_quantities": _integers(line.quantity for _, line in lines),
-            "hold_seconds": terms.seconds,
-            "key_hours": KEY_HOURS,
-            "total_max": _TOTAL_MAX,
-            "open_orders_max": terms.orders_max,
-            "open_units_max": terms.units_max,
-        },
-        prepare=True,
-    )
-    return await cursor.fetchall()
-
-
-# Array literals: joining beats the driver's element by element adaptation of lists about tenfold.
-def _integers(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def _words(values: Iterable[str | None]) -> str:
-    """Quote words of which every one has passed a pattern without quotes and backslashes (keys, ids, references)."""
-    literal = "{" + ",".join(["NULL" if value is None else f'"{value}"' for value in values]) + "}"
-    assert "\\" not in literal, "a word with a backslash would mean something else to PostgreSQL"
-    return literal
-
-
-def _bytes(values: Iterable[bytes | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"
-
-
 async def read_order(connection: HotConnection, order_id: int, *, owner: int | None) -> OrderView | None:
     """Return one order, or None when there is none that this owner (None: anybody) may see."""
     cursor = await connection.execute(_READ_ONE, {"order_id": order_id, "owner": owner}, prepare=True)
@@ -217,6 +168,7 @@ def insert_draft(*, user_id: int, priced: PricedOrder, client_reference: str | N
             "total": priced.total.to_decimal(),
             "currency": priced.total.currency,
             "client_reference": client_reference,
+            "tax_included": priced.tax_included,
         },
     )
     assert row is not None
@@ -226,19 +178,35 @@ def insert_draft(*, user_id: int, priced: PricedOrder, client_reference: str | N
 
 @transaction_required
 def replace_items(order_id: int, priced: PricedOrder) -> None:
-    """Replace the lines of an order. Joins the open transaction, which holds the order's lock."""
+    """Replace the lines and adjustments of an order. Joins the open transaction, which holds the order's lock."""
     fetch_all(QUERIES["delete_items"], {"order_id": order_id})
+    fetch_all(QUERIES["delete_adjustments"], {"order_id": order_id})
     fetch_all(
         QUERIES["insert_items"],
         {
             "order_id": order_id,
-            "products": [offer.product_id for _, offer in priced.lines],
-            "skus": [offer.sku for _, offer in priced.lines],
-            "names": [offer.name for _, offer in priced.lines],
-            "quantities": [line.quantity for line, _ in priced.lines],
-            "prices": [offer.price.to_decimal() for _, offer in priced.lines],
+            "products": [each.offer.product_id for each in priced.lines],
+            "skus": [each.offer.sku for each in priced.lines],
+            "names": [each.offer.name for each in priced.lines],
+            "quantities": [each.line.quantity for each in priced.lines],
+            "prices": [each.offer.price.to_decimal() for each in priced.lines],
+            "tax_rates": [each.offer.tax_rate.to_decimal() for each in priced.lines],
+            "taxes": [each.tax.to_decimal() for each in priced.lines],
+            "discounts": [each.discount.to_decimal() for each in priced.lines],
         },
     )
+    if priced.adjustments:
+        fetch_all(
+            QUERIES["insert_adjustments"],
+            {
+                "order_id": order_id,
+                "kinds": [each.kind for each in priced.adjustments],
+                "labels": [each.label for each in priced.adjustments],
+                "amounts": [each.amount.to_decimal() for each in priced.adjustments],
+                "tax_rates": [each.tax_rate.to_decimal() for each in priced.adjustments],
+                "taxes": [each.tax.to_decimal() for each in priced.adjustments],
+            },
+        )
 
 
 @transaction_required
@@ -250,8 +218,12 @@ def update_order(
     currency: str,
     client_reference: str | None,
     hold_seconds: int,
+    tax_included: bool | None = None,
 ) -> None:
-    """Write an order's new state and raise its version by one. Joins the transaction that holds its lock."""
+    """Write an order's new state and raise its version by one. Joins the transaction that holds its lock.
+
+    `tax_included` None: as it is.
+    """
     fetch_all(
         QUERIES["update_order"],
         {
@@ -261,6 +233,7 @@ def update_order(
             "currency": currency,
             "client_reference": client_reference,
             "hold_seconds": hold_seconds,
+            "tax_included": tax_included,
         },
     )
 
@@ -385,5 +358,7 @@ def _view(row: tuple[Any, ...]) -> OrderView:
         authorized_minor=row[16],
         captured_minor=row[17],
         refunded_minor=row[18],
+        adjustments=_adjustments.decode(row[24]) if row[24] is not None else (),
+        tax_included=row[25],
     )
-    return OrderView(facts, OrderStatus(row[8]), row[12], row[13], *row[19:])
+    return OrderView(facts, OrderStatus(row[8]), row[12], row[13], *row[19:24])

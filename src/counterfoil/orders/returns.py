@@ -20,6 +20,7 @@ from counterfoil.orders.return_repositories import ReturnLineRecord, ReturnRecor
 from counterfoil.orders.settlement import refund_order, refundable_of
 from counterfoil.orders.states import OrderAction
 from counterfoil.orders.steps import declare, lock, party_of, require_allowed, require_visible
+from counterfoil.orders.worth import worth_of
 from counterfoil.users.permissions import Actor, Permission, owner_filter, require
 
 __all__ = [
@@ -164,9 +165,10 @@ def _refund(returned: ReturnRecord, amount: Money, trace: Trace) -> None:
 def _value_of(returned: ReturnRecord, order: OrderView) -> Money:
     """Return what the units that came were sold for, at most what is left of the money that was taken."""
     facts = order.facts
-    prices = {item.product_id: item.unit_price_minor for item in facts.items}
-    value = Money(sum(prices[line.product_id] * line.received for line in returned.lines), facts.currency)
-    return min(value, refundable_of(facts.order_id, facts.currency))
+    items = {item.product_id: item for item in facts.items}
+    came = [(items[line.product_id], line.received) for line in returned.lines]
+    worth = sum(worth_of(item, units, tax_included=facts.tax_included) for item, units in came)
+    return min(Money(worth, facts.currency), refundable_of(facts.order_id, facts.currency))
 
 
 # ---------------------------------------------------------------- steps

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from counterfoil.coupons import services as coupons
 from counterfoil.infrastructure.database import hot_connection, transaction, transaction_required
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.errors import ValidationFailed
@@ -21,7 +22,9 @@ from counterfoil.orders.history import OrderView, order_as_of
 from counterfoil.orders.holds import HoldTerms, check_holds
 from counterfoil.orders.intake import Intake
 from counterfoil.orders.placement import PlacedOrder
-from counterfoil.orders.pricing import Offer
+from counterfoil.orders.price_terms import PriceTerms
+from counterfoil.orders.pricing import PricedOrder
+from counterfoil.orders.quoting import lines_of, quote_draft, quote_order
 from counterfoil.orders.remarks import forget_notes
 from counterfoil.orders.repositories import HotPool, OrderFilter
 from counterfoil.orders.settlement import reconsider, refund_everything
@@ -35,7 +38,6 @@ from counterfoil.orders.states import (
     find_transition,
 )
 from counterfoil.orders.steps import declare, lock, party_of, record_event, record_events, require_transition, units_of
-from counterfoil.products import services as products
 from counterfoil.users import services as users
 from counterfoil.users.permissions import Actor, Permission, Role, owner_filter, require
 
@@ -115,69 +117,83 @@ async def get_order_as_of(hot: HotPath, order_id: int, instant: datetime, *, act
 # ---------------------------------------------------------------- changes, each in one transaction
 @transaction_required
 def draft_order(
-    *, user_id: int, lines: Sequence[OrderLine], client_reference: str | None, actor: Actor, trace: Trace
+    *,
+    user_id: int,
+    lines: Sequence[OrderLine],
+    coupon_codes: Sequence[str],
+    client_reference: str | None,
+    actor: Actor,
+    trace: Trace,
+    prices: PriceTerms,
 ) -> OrderView:
-    """Save a draft: priced for now, no stock. Joins the open transaction.
+    """Save a draft: priced for now, no stock, no use of a coupon. Joins the open transaction.
 
-    Raises ValidationFailed, RoleMissing, ScopeMissing.
+    Raises ValidationFailed, CouponUsedUp, CouponLimitReached, RoleMissing, ScopeMissing.
     """
     require_may_order_for(user_id, actor)
     declare("order.draft", trace)
     if not users.is_active(user_id):
         raise ValidationFailed([{"field": "user_id", "message": f"There is no active user {user_id}."}])
-    priced = pricing.price_order(lines, _offers(lines))
+    priced = quote_draft(lines, coupon_codes, user_id=user_id, prices=prices)
     with repositories.client_reference_guard():
         order_id = repositories.insert_draft(user_id=user_id, priced=priced, client_reference=client_reference)
     return record_event(order_id, BEGINNINGS[OrderStatus.DRAFT], trace)
 
 
 @transaction_required
-def place_draft(order_id: int, *, etag: str | None, actor: Actor, trace: Trace, terms: HoldTerms) -> OrderView:
-    """Turn a draft into a placed order at today's prices. Joins the open transaction; locks order, holds, then stock.
+def place_draft(
+    order_id: int, *, etag: str | None, actor: Actor, trace: Trace, terms: HoldTerms, prices: PriceTerms
+) -> OrderView:
+    """Turn a draft into a placed order at today's prices. Joins the open transaction.
 
-    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, OpenOrdersExceeded, InsufficientInventory.
+    Locks order, holds, coupons, then stock. Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed,
+    OpenOrdersExceeded, CouponUsedUp, CouponLimitReached, InsufficientInventory.
     """
     declare("order.place", trace)
     before = lock(order_id, actor=actor, etag=etag)
     step = require_transition(before, OrderAction.PLACE, party_of(actor))
-    lines = [OrderLine(item.product_id, item.quantity, n) for n, item in enumerate(before.facts.items)]
-    priced = pricing.price_order(lines, _offers(lines))
+    lines = lines_of(before)
     _check_open_holds(before, lines, actor, terms)
+    priced = quote_order(before, lines, before.facts.coupon_codes, prices=prices)
     _reserve_difference(before, lines, trace.principal)
     repositories.replace_items(order_id, priced)
-    _write(before, step, priced.total, before.facts.client_reference, terms.seconds)
+    _write(before, step, priced, before.facts.client_reference, terms.seconds)
     return record_event(order_id, step.event, trace)
 
 
 @transaction_required
-def update_order(
+def update_order(  # noqa: PLR0913 - three things can be changed, under the terms of two rules
     order_id: int,
     *,
     lines: Sequence[OrderLine] | None,
+    coupon_codes: Sequence[str] | None,
     client_reference: str | None,
     etag: str | None,
     actor: Actor,
     trace: Trace,
     terms: HoldTerms,
+    prices: PriceTerms,
 ) -> OrderView:
-    """Replace lines and/or reference (None: keep). Joins the open transaction; locks order, holds, then stock.
+    """Replace lines, coupons and/or reference (None: keep). Joins the open transaction.
 
     A product that was in the placed order keeps the price it had, unless more of it is wanted; everything else is
-    priced as of now. Stock changes
-    by the difference. Raises as `place_draft`.
+    priced as of now. Stock and uses of coupons change by the difference. Locks and raises as `place_draft`.
     """
     declare("order.update", trace)
     before = lock(order_id, actor=actor, etag=etag)
     step = require_transition(before, OrderAction.UPDATE, party_of(actor))
-    total = Money(before.facts.total_minor, before.facts.currency)
-    if lines is not None:
-        priced = pricing.price_order(lines, _offers(lines, kept=before if before.placed_at else None))
+    priced = None
+    if lines is not None or coupon_codes is not None:
+        wanted = lines_of(before) if lines is None else lines
+        codes = before.facts.coupon_codes if coupon_codes is None else coupon_codes
         if before.status is OrderStatus.CREATED:
-            _check_open_holds(before, lines, actor, terms)
-            _reserve_difference(before, lines, trace.principal)
+            _check_open_holds(before, wanted, actor, terms)
+            priced = quote_order(before, wanted, codes, prices=prices)
+            _reserve_difference(before, wanted, trace.principal)
+        else:
+            priced = quote_draft(wanted, codes, user_id=before.facts.user_id, prices=prices)
         repositories.replace_items(order_id, priced)
-        total = priced.total
-    _write(before, step, total, client_reference or before.facts.client_reference, terms.seconds)
+    _write(before, step, priced, client_reference or before.facts.client_reference, terms.seconds)
     return reconsider(record_event(order_id, step.event, trace), trace)
 
 
@@ -263,19 +279,6 @@ def require_may_see(order_id: int, *, actor: Actor) -> None:
 # ---------------------------------------------------------------- steps
 
 
-def _offers(lines: Sequence[OrderLine], *, kept: OrderView | None = None) -> dict[int, Offer]:
-    found = products.find_products([line.product_id for line in lines])
-    offers = {p.id: Offer(p.id, p.sku, p.name, p.price, p.active) for p in found.values()}
-    if kept is not None:
-        wanted = {line.product_id: line.quantity for line in lines}
-        for item in kept.facts.items:
-            if wanted.get(item.product_id, 0) > item.quantity:
-                continue
-            price = Money(item.unit_price_minor, kept.facts.currency)
-            offers[item.product_id] = Offer(item.product_id, item.sku, item.name, price, active=True)
-    return offers
-
-
 def _check_open_holds(before: OrderView, lines: Sequence[OrderLine], actor: Actor, terms: HoldTerms) -> None:
     """Refuse a customer more unpaid stock than one may hold; what somebody else does for them is not refused."""
     facts, places = before.facts, before.status is OrderStatus.DRAFT
@@ -302,10 +305,20 @@ def _reserve_difference(before: OrderView, lines: Sequence[OrderLine], actor: st
 
 
 def _release(orders: Sequence[OrderView], *, actor: str, reason: str) -> None:
+    """Give back what placed orders hold: uses of coupons first, then stock, in the order of their locks."""
+    _release_coupons(orders)
     inventory.release_reservations([unit for order in orders for unit in units_of(order)], actor=actor, reason=reason)
 
 
-def _write(before: OrderView, step: Transition, total: Money, reference: str | None, hold_seconds: int) -> None:
+def _release_coupons(orders: Sequence[OrderView]) -> None:
+    """Give back the uses of coupons that these orders have, each once; before any stock is locked."""
+    coupons.release_uses([order.facts.order_id for order in orders if order.facts.coupon_codes])
+
+
+def _write(
+    before: OrderView, step: Transition, priced: PricedOrder | None, reference: str | None, hold_seconds: int
+) -> None:
+    total = Money(before.facts.total_minor, before.facts.currency) if priced is None else priced.total
     with repositories.client_reference_guard():
         repositories.update_order(
             before.facts.order_id,
@@ -314,4 +327,5 @@ def _write(before: OrderView, step: Transition, total: Money, reference: str | N
             currency=total.currency,
             client_reference=reference,
             hold_seconds=hold_seconds,
+            tax_included=None if priced is None else priced.tax_included,
         )

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from django.conf import settings
 
+from counterfoil.coupons import services as coupons
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.ids import new_uuid7
@@ -106,14 +107,17 @@ def _use(view: OrderView, payment: PaymentView, trace: Trace) -> OrderView:
 
 
 def _reinstate(view: OrderView, trace: Trace) -> OrderView:
-    """Take the stock of an expired order again, all of it; returns the order unchanged when some of it is gone."""
-    wanted = {item.product_id: item.quantity for item in view.facts.items}
+    """Take the coupons and the stock of an expired order again, all of them; unchanged when some of it is gone."""
+    facts, order_id = view.facts, view.facts.order_id
+    if not coupons.retake_uses(facts.coupon_codes, order_id=order_id, user_id=facts.user_id):
+        return view
+    wanted = {item.product_id: item.quantity for item in facts.items}
     available = inventory.lock_available(list(wanted))
     try:
         pricing.check_stock(wanted, available)
     except InsufficientInventory:
+        coupons.release_uses([order_id])
         return view
-    order_id = view.facts.order_id
     inventory.change_reservations(order_id=order_id, deltas=wanted, actor=trace.principal)
     step = require_transition(view, OrderAction.REINSTATE, Party.GATEWAY)
     hold_seconds = settings.COUNTERFOIL.counterfoil_hold_seconds

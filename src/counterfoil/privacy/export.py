@@ -13,6 +13,7 @@ import msgspec
 
 from counterfoil.infrastructure.audit import read_entries_about_user
 from counterfoil.kernel.money import Money
+from counterfoil.kernel.percent import Percent
 from counterfoil.orders import fulfilment, remarks, returns
 from counterfoil.orders import services as orders
 from counterfoil.orders.events import TimelineEntry
@@ -22,6 +23,8 @@ from counterfoil.privacy.money_export import PaidBack, PaidIn, collect_money
 from counterfoil.users import services as users
 
 _PAGE: Final = 500
+# What of an order has a table of its own.
+_PARTS: Final = frozenset({"lines", "adjustments", "events"})
 # A spreadsheet takes a cell that begins so for a formula, and runs it.
 _FORMULA_BEGINNINGS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -82,6 +85,17 @@ class Line(msgspec.Struct, frozen=True):
     name: str
     quantity: int
     unit_price: str
+    discount: str
+    tax_rate: str
+    tax: str
+
+
+class Adjustment(msgspec.Struct, frozen=True):
+    """An amount on top of or off an order's lines: a coupon, shipping, tax."""
+
+    kind: str
+    label: str
+    amount: str
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -109,6 +123,7 @@ class SoldOrder(msgspec.Struct, frozen=True):
     placed_at: datetime | None
     updated_at: datetime
     lines: list[Line]
+    adjustments: list[Adjustment]
     events: list[Event]
 
 
@@ -266,9 +281,19 @@ def _sold_order(view: OrderView, events: list[TimelineEntry]) -> SoldOrder:
         placed_at=view.placed_at,
         updated_at=view.updated_at,
         lines=[
-            Line(i.product_id, i.sku, i.name, i.quantity, _amount(i.unit_price_minor, facts.currency))
+            Line(
+                i.product_id,
+                i.sku,
+                i.name,
+                i.quantity,
+                _amount(i.unit_price_minor, facts.currency),
+                _amount(i.discount_minor, facts.currency),
+                str(Percent(i.tax_rate_ppm).to_decimal()),
+                _amount(i.tax_minor, facts.currency),
+            )
             for i in facts.items
         ],
+        adjustments=[Adjustment(a.kind, a.label, _amount(a.amount_minor, facts.currency)) for a in facts.adjustments],
         events=[Event(e.seq, e.type, e.occurred_at, e.actor, e.request_id) for e in events],
     )
 
@@ -327,8 +352,9 @@ def _tables(data: PersonalData) -> Iterator[tuple[str, list[dict[str, object]]]]
     yield "api_keys", [{**msgspec.to_builtins(key), "scopes": " ".join(key.scopes)} for key in data.api_keys]
     yield "links", [msgspec.to_builtins(each) for each in data.links]
     sold = [msgspec.to_builtins(order) for order in data.orders]
-    yield "orders", [{k: v for k, v in order.items() if k not in {"lines", "events"}} for order in sold]
+    yield "orders", [{k: v for k, v in order.items() if k not in _PARTS} for order in sold]
     yield "order_lines", [{"order_id": order["id"], **line} for order in sold for line in order["lines"]]
+    yield "order_adjustments", [{"order_id": order["id"], **part} for order in sold for part in order["adjustments"]]
     yield "order_events", [{"order_id": order["id"], **event} for order in sold for event in order["events"]]
     for name in ("payments", "refunds", "fulfillments", "returns", "holds", "order_notes"):
         yield name, [msgspec.to_builtins(each) for each in getattr(data, name)]

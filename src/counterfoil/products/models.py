@@ -16,6 +16,8 @@ class Product(models.Model):
     category = models.CharField(max_length=120, db_default="")
     price = models.DecimalField(max_digits=19, decimal_places=4)
     currency = models.CharField(max_length=3)
+    # Percent; contained in the price or added to it, as the shop is set up.
+    tax_rate = models.DecimalField(max_digits=6, decimal_places=4, default=0, db_default=0)
     active = models.BooleanField(default=True, db_default=True)
     version = models.IntegerField(db_default=1)
     created_at = models.DateTimeField(db_default=Now())
@@ -30,6 +32,7 @@ class Product(models.Model):
                 fields=["sku"], condition=models.Q(deleted_at__isnull=True), name="uq_products_sku"
             ),
             models.CheckConstraint(condition=models.Q(price__gte=0), name="ck_products_price"),
+            models.CheckConstraint(condition=models.Q(tax_rate__gte=0), name="ck_products_tax_rate"),
             models.CheckConstraint(condition=models.Q(currency__regex="^[A-Z]{3}$"), name="ck_products_currency"),
         ]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from counterfoil.infrastructure.database import fetch_all, fetch_one, transaction_required
 from counterfoil.kernel.money import Money
+from counterfoil.kernel.percent import NO_PERCENT, Percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ProductRecord:
     description: str
     category: str
     price: Money
+    tax_rate: Percent
     active: bool
     version: int
     created_at: datetime
@@ -43,13 +44,14 @@ class NewProduct:
     category: str
     price: Money
     active: bool = True
+    tax_rate: Percent = NO_PERCENT
 
 
-_COLUMNS = "id, sku, name, description, category, price, currency, active, version, created_at, updated_at"
+_COLUMNS = "id, sku, name, description, category, price, currency, tax_rate, active, version, created_at, updated_at"
 
 
 def _record(row: tuple[Any, ...]) -> ProductRecord:
-    id_, sku, name, description, category, price, currency, active, version, created_at, updated_at = row
+    id_, sku, name, description, category, price, currency, tax_rate, active, version, created_at, updated_at = row
     return ProductRecord(
         id_,
         sku,
@@ -57,6 +59,7 @@ def _record(row: tuple[Any, ...]) -> ProductRecord:
         description,
         category,
         Money.from_decimal(price, currency),
+        Percent.from_decimal(tax_rate),
         active,
         version,
         created_at,
@@ -106,22 +109,21 @@ def read_page(
 
 
 @transaction_required
-def insert_product(
-    *, sku: str, name: str, description: str, category: str, price: Decimal, currency: str, active: bool
-) -> ProductRecord | None:
+def insert_product(product: NewProduct) -> ProductRecord | None:
     """Insert a product and return it, or None when the SKU is taken. Joins the open transaction."""
     row = fetch_one(
-        "INSERT INTO products (sku, name, description, category, price, currency, active) VALUES (%(sku)s, %(name)s,"
-        " %(description)s, %(category)s, %(price)s, %(currency)s, %(active)s)"
+        "INSERT INTO products (sku, name, description, category, price, currency, tax_rate, active) VALUES (%(sku)s,"
+        " %(name)s, %(description)s, %(category)s, %(price)s, %(currency)s, %(tax_rate)s, %(active)s)"
         f" ON CONFLICT (sku) WHERE deleted_at IS NULL DO NOTHING RETURNING {_COLUMNS}",
         {
-            "sku": sku,
-            "name": name,
-            "description": description,
-            "category": category,
-            "price": price,
-            "currency": currency,
-            "active": active,
+            "sku": product.sku,
+            "name": product.name,
+            "description": product.description,
+            "category": product.category,
+            "price": product.price.to_decimal(),
+            "currency": product.price.currency,
+            "tax_rate": product.tax_rate.to_decimal(),
+            "active": product.active,
         },
     )
     return None if row is None else _record(row)
@@ -144,9 +146,10 @@ def insert_products(products: Sequence[NewProduct]) -> dict[str, int]:
     ordered = sorted(products, key=lambda product: product.sku)
     rows = fetch_all(
         """
-        INSERT INTO products (sku, name, description, category, price, currency, active)
+        INSERT INTO products (sku, name, description, category, price, currency, tax_rate, active)
         SELECT * FROM unnest(%(skus)s::text[], %(names)s::text[], %(descriptions)s::text[], %(categories)s::text[],
-                             %(prices)s::numeric[], %(currencies)s::text[], %(active)s::boolean[])
+                             %(prices)s::numeric[], %(currencies)s::text[], %(tax_rates)s::numeric[],
+                             %(active)s::boolean[])
         ON CONFLICT (sku) WHERE deleted_at IS NULL DO NOTHING
         RETURNING sku, id
         """,
@@ -157,6 +160,7 @@ def insert_products(products: Sequence[NewProduct]) -> dict[str, int]:
             "categories": [product.category for product in ordered],
             "prices": [product.price.to_decimal() for product in ordered],
             "currencies": [product.price.currency for product in ordered],
+            "tax_rates": [product.tax_rate.to_decimal() for product in ordered],
             "active": [product.active for product in ordered],
         },
     )
@@ -171,7 +175,8 @@ def update_product(product: ProductRecord) -> ProductRecord:
     """
     row = fetch_one(
         "UPDATE products SET sku = %(sku)s, name = %(name)s, description = %(description)s, category = %(category)s,"
-        " price = %(price)s, currency = %(currency)s, active = %(active)s, version = version + 1, updated_at = now()"
+        " price = %(price)s, currency = %(currency)s, tax_rate = %(tax_rate)s, active = %(active)s,"
+        " version = version + 1, updated_at = now()"
         f" WHERE id = %(id)s RETURNING {_COLUMNS}",
         {
             "id": product.id,
@@ -181,6 +186,7 @@ def update_product(product: ProductRecord) -> ProductRecord:
             "category": product.category,
             "price": product.price.to_decimal(),
             "currency": product.price.currency,
+            "tax_rate": product.tax_rate.to_decimal(),
             "active": product.active,
         },
     )

@@ -11,7 +11,6 @@ from django.db import IntegrityError
 
 from counterfoil.infrastructure.audit import declare_change
 from counterfoil.infrastructure.database import transaction_required
-from counterfoil.kernel.money import Money
 from counterfoil.products import repositories
 from counterfoil.products.errors import ProductChanged, ProductNotFound, SkuTaken
 from counterfoil.products.repositories import NewProduct, ProductRecord
@@ -58,30 +57,12 @@ def list_products(
 
 
 @transaction_required
-def create_product(
-    *,
-    sku: str,
-    name: str,
-    description: str,
-    category: str,
-    price: Money,
-    active: bool,
-    actor: str,
-    request_id: str,
-) -> ProductRecord:
+def create_product(new: NewProduct, *, actor: str, request_id: str) -> ProductRecord:
     """Create a product. Joins the open transaction. Raises SkuTaken."""
     declare_change(actor=actor, action="product.create", request_id=request_id)
-    product = repositories.insert_product(
-        sku=sku,
-        name=name,
-        description=description,
-        category=category,
-        price=price.to_decimal(),
-        currency=price.currency,
-        active=active,
-    )
+    product = repositories.insert_product(new)
     if product is None:
-        raise SkuTaken(sku=sku)
+        raise SkuTaken(sku=new.sku)
     return product
 
 

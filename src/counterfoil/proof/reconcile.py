@@ -18,7 +18,7 @@ from counterfoil.orders.states import BEGINNINGS, CHILD_EVENTS, TRANSITIONS, Ord
 
 QUERIES: Final = {
     name: sql
-    for file in ("reconcile.sql", "reconcile_life.sql")
+    for file in ("reconcile.sql", "reconcile_life.sql", "reconcile_money.sql")
     for name, sql in load_queries(Path(__file__).with_name(file)).items()
 }
 # Enough to see a pattern; all differences are counted.
@@ -65,6 +65,10 @@ CHECKS: Final = (
     Check("orders_have_lines", "orders", "Every order has lines."),
     Check("order_total_equals_lines", "orders", "Every total is the sum of lines and adjustments."),
     Check("amounts_fit_currency", "order_items", "No amount has more digits than its currency."),
+    Check("discounts_equal_line_shares", "adjustments", "Discounts are divided among lines without a rest."),
+    Check("added_tax_equals_parts", "adjustments", "Added tax is the sum of its parts."),
+    Check("coupons_count_their_uses", "coupons", "Every coupon counts the uses that orders have of it."),
+    Check("uses_equal_discounts", "coupon_uses", "Orders use the coupons that they were priced with."),
     Check("placed_orders_have_one_created_event", "orders", "Placed orders have one order.created, others none."),
     Check("events_have_their_order", "order_events", "Every event belongs to an order."),
     Check("event_numbers_have_no_gap", "order_events", "The events of an order count 1, 2, 3, …"),
@@ -73,6 +77,7 @@ CHECKS: Final = (
     Check("status_agrees_with_events", "orders", "The status is where the history ends."),
     Check("last_event_tells_the_order", "orders", "The last event tells owner, total and version of the order."),
     Check("last_event_tells_the_lines", "order_items", "The last event tells the lines of the order."),
+    Check("last_event_tells_the_adjustments", "adjustments", "The last event tells the adjustments of the order."),
     Check("keys_point_to_their_order", "idempotency_keys", "A key stands for an order that its principal placed."),
     Check("orders_have_one_key", "idempotency_keys", "No two keys stand for one order."),
     Check("created_events_are_what_was_audited", "order_events", "A placed order is what its audit entry has hashed."),
@@ -82,6 +87,15 @@ CHECKS: Final = (
     Check("fulfillments_fit_lines", "fulfillments", "No unit is in two fulfillments."),
     Check("returns_fit_shipments", "returns", "No unit is in two returns, and none that was not shipped."),
     Check("axes_follow_children", "orders", "An order tells of its fulfillments, returns and holds what they say."),
+    Check("order_money_follows_payments", "orders", "An order tells of its money what its payments say."),
+    Check("payments_fit_their_order", "payments", "Every payment is in its order's currency."),
+    Check("refunds_fit_their_payment", "payments", "Nothing is given back that was not taken."),
+    Check("ledger_equals_payments", "payments", "The ledger's balance is what was taken and not given back."),
+    Check("postings_balance", "ledger_entries", "Every posting of the ledger sums to zero."),
+    Check("open_money_has_a_call", "payments", "Whatever is on its way has a call that somebody makes."),
+    Check("confirmed_orders_were_covered", "orders", "No order was confirmed without its money, but on terms."),
+    Check("undone_orders_keep_no_money", "orders", "An order that is off keeps no money."),
+    Check("money_is_told_once", "payments", "Every capture and refund has one event, and those are all."),
 )
 
 

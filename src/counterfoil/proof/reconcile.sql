@@ -7,7 +7,10 @@ SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM order_item
        (SELECT count(*) FROM stock_levels) AS stock_levels, (SELECT count(*) FROM stock_movements) AS stock_movements,
        (SELECT count(*) FROM outbox_events WHERE aggregate = 'order') AS order_events,
        (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
-       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns;
+       (SELECT count(*) FROM adjustments) AS adjustments, (SELECT count(*) FROM coupons) AS coupons,
+       (SELECT count(*) FROM coupon_uses) AS coupon_uses,
+       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns,
+       (SELECT count(*) FROM payments) AS payments, (SELECT count(*) FROM ledger_entries) AS ledger_entries;
 
 -- name: stock_levels_equal_movements
 SELECT product_id, c.counter, c.expected, c.found
@@ -76,12 +79,61 @@ SELECT order_id, column_name, row_id, currency, amount AS found
 FROM (
   SELECT id AS order_id, 'total_amount' AS column_name, id AS row_id, currency, total_amount AS amount FROM orders
   UNION ALL
-  SELECT i.order_id, 'unit_price', i.id, o.currency, i.unit_price
+  SELECT i.order_id, c.column_name, i.id, o.currency, c.amount
   FROM order_items i JOIN orders o ON o.id = i.order_id
+  CROSS JOIN LATERAL (VALUES ('unit_price', i.unit_price), ('tax_amount', i.tax_amount),
+                             ('discount_amount', i.discount_amount)) AS c (column_name, amount)
   UNION ALL
-  SELECT a.order_id, 'amount', a.id, o.currency, a.amount FROM adjustments a JOIN orders o ON o.id = a.order_id
+  SELECT a.order_id, c.column_name, a.id, o.currency, c.amount
+  FROM adjustments a JOIN orders o ON o.id = a.order_id
+  CROSS JOIN LATERAL (VALUES ('amount', a.amount), ('tax_amount', a.tax_amount)) AS c (column_name, amount)
 ) AS amounts
 WHERE amount * minor_units_v1(currency) <> trunc(amount * minor_units_v1(currency));
+
+-- name: discounts_equal_line_shares
+-- What the coupons take off an order is divided among its lines without a rest.
+SELECT order_id, sum(expected) AS expected, sum(found) AS found
+FROM (
+  SELECT order_id, -amount AS expected, 0 AS found FROM adjustments WHERE kind = 'discount'
+  UNION ALL
+  SELECT order_id, 0, discount_amount FROM order_items WHERE discount_amount <> 0
+) AS both_sides
+GROUP BY order_id
+HAVING sum(expected) <> sum(found);
+
+-- name: added_tax_equals_parts
+-- Where prices do not contain their tax, it is added: one adjustment, the sum of the tax of lines and shipping.
+SELECT order_id, sum(expected) AS expected, sum(found) AS found
+FROM (
+  SELECT i.order_id, i.tax_amount AS expected, 0 AS found FROM order_items i JOIN orders o ON o.id = i.order_id
+  WHERE NOT o.tax_included
+  UNION ALL
+  SELECT a.order_id, CASE WHEN o.tax_included THEN 0 ELSE a.tax_amount END, CASE a.kind WHEN 'tax' THEN a.amount ELSE 0 END
+  FROM adjustments a JOIN orders o ON o.id = a.order_id
+) AS both_sides
+GROUP BY order_id
+HAVING sum(expected) <> sum(found);
+
+-- name: coupons_count_their_uses
+SELECT c.id AS coupon_id, coalesce(u.uses, 0) AS expected, c.used AS found
+FROM coupons c
+LEFT JOIN (
+  SELECT coupon_id, count(*) AS uses FROM coupon_uses WHERE released_at IS NULL GROUP BY coupon_id
+) AS u ON u.coupon_id = c.id
+WHERE c.used <> coalesce(u.uses, 0);
+
+-- name: uses_equal_discounts
+-- A placed order that is not at an end without a sale uses the coupons that it was priced with, and no other order does.
+SELECT order_id, code, sum(expected) AS expected, sum(found) AS found
+FROM (
+  SELECT a.order_id, a.label AS code, 1 AS expected, 0 AS found
+  FROM adjustments a JOIN orders o ON o.id = a.order_id
+  WHERE a.kind = 'discount' AND o.status IN ('created', 'confirmed', 'completed')
+  UNION ALL
+  SELECT u.order_id, c.code, 0, 1 FROM coupon_uses u JOIN coupons c ON c.id = u.coupon_id WHERE u.released_at IS NULL
+) AS both_sides
+GROUP BY order_id, code
+HAVING sum(expected) <> sum(found);
 
 -- name: placed_orders_have_one_created_event
 SELECT o.id AS order_id, (o.placed_at IS NOT NULL)::integer AS expected, coalesce(e.created, 0) AS found
@@ -148,14 +200,16 @@ SELECT o.order_id, o.seq, c.field, c.expected, c.found
 FROM (
   SELECT o.id AS order_id, e.seq,
          ARRAY[o.id::text, o.user_id::text, o.currency, (o.total_amount * minor_units_v1(o.currency))::bigint::text,
-               o.client_reference, e.seq::text] AS expected,
+               o.client_reference, e.seq::text, o.tax_included::text] AS expected,
          ARRAY[e.payload ->> 'order_id', e.payload ->> 'user_id', e.payload ->> 'currency', e.payload ->> 'total_minor',
-               e.payload ->> 'client_reference', e.payload ->> 'version'] AS found
+               e.payload ->> 'client_reference', e.payload ->> 'version',
+               coalesce(e.payload ->> 'tax_included', 'true')] AS found
   FROM orders o
   JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id AND e.seq = o.version
 ) AS o
 CROSS JOIN LATERAL unnest(
-  ARRAY['order_id', 'user_id', 'currency', 'total_minor', 'client_reference', 'version'], o.expected, o.found
+  ARRAY['order_id', 'user_id', 'currency', 'total_minor', 'client_reference', 'version', 'tax_included'],
+  o.expected, o.found
 ) AS c (field, expected, found)
 WHERE o.expected <> o.found AND c.found IS DISTINCT FROM c.expected;
 
@@ -164,7 +218,10 @@ WHERE o.expected <> o.found AND c.found IS DISTINCT FROM c.expected;
 WITH told AS (
   SELECT o.id AS order_id, e.seq, (
            SELECT string_agg(concat_ws(E'\x1f', t.line ->> 'product_id', t.line ->> 'quantity',
-                                       t.line ->> 'unit_price_minor', t.line ->> 'sku', t.line ->> 'name'),
+                                       t.line ->> 'unit_price_minor', t.line ->> 'sku', t.line ->> 'name',
+                                       nullif(concat_ws(' ', nullif(t.line ->> 'tax_rate_ppm', '0'),
+                                                        nullif(t.line ->> 'tax_minor', '0'),
+                                                        nullif(t.line ->> 'discount_minor', '0')), '')),
                              E'\x1e' ORDER BY t.n)
            FROM jsonb_array_elements(CASE jsonb_typeof(e.payload -> 'items') WHEN 'array' THEN e.payload -> 'items'
                                      ELSE '[]' END) WITH ORDINALITY AS t (line, n)) AS lines
@@ -172,7 +229,10 @@ WITH told AS (
   JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id AND e.seq = o.version
 ), stored AS (
   SELECT i.order_id, string_agg(concat_ws(E'\x1f', i.product_id, i.quantity,
-                                          (i.unit_price * minor_units_v1(o.currency))::bigint, i.sku, i.name),
+                                          (i.unit_price * minor_units_v1(o.currency))::bigint, i.sku, i.name,
+                                          nullif(concat_ws(' ', nullif(trunc(i.tax_rate * 10000), 0),
+                                            nullif((i.tax_amount * minor_units_v1(o.currency))::bigint, 0),
+                                            nullif((i.discount_amount * minor_units_v1(o.currency))::bigint, 0)), '')),
                                 E'\x1e' ORDER BY i.line_no) AS lines
   FROM order_items i JOIN orders o ON o.id = i.order_id
   GROUP BY i.order_id
@@ -180,6 +240,27 @@ WITH told AS (
 SELECT order_id, seq, translate(s.lines, E'\x1e\x1f', '; ') AS expected, translate(t.lines, E'\x1e\x1f', '; ') AS found
 FROM told t LEFT JOIN stored s USING (order_id)
 WHERE t.lines IS DISTINCT FROM s.lines;
+
+-- name: last_event_tells_the_adjustments
+-- Only orders that have adjustments, in their rows or in the event: most have none in either.
+SELECT o.id AS order_id, e.seq, stored.text AS expected, told.text AS found
+FROM orders o
+JOIN outbox_events e ON e.aggregate = 'order' AND e.aggregate_id = o.id AND e.seq = o.version
+LEFT JOIN (
+  SELECT a.order_id, string_agg(concat_ws(' ', a.kind, a.label, (a.amount * minor_units_v1(o.currency))::bigint,
+                                          trunc(a.tax_rate * 10000), (a.tax_amount * minor_units_v1(o.currency))::bigint),
+                                '; ' ORDER BY a.id) AS text
+  FROM adjustments a JOIN orders o ON o.id = a.order_id
+  GROUP BY a.order_id
+) AS stored ON stored.order_id = o.id
+CROSS JOIN LATERAL (
+  SELECT string_agg(concat_ws(' ', t.told ->> 'kind', t.told ->> 'label', t.told ->> 'amount_minor',
+                              coalesce(t.told ->> 'tax_rate_ppm', '0'), coalesce(t.told ->> 'tax_minor', '0')),
+                    '; ' ORDER BY t.n) AS text
+  FROM jsonb_array_elements(CASE jsonb_typeof(e.payload -> 'adjustments') WHEN 'array' THEN e.payload -> 'adjustments'
+                            ELSE '[]' END) WITH ORDINALITY AS t (told, n)
+) AS told
+WHERE stored.text IS DISTINCT FROM told.text;
 
 -- name: keys_point_to_their_order
 -- The order that a key stands for exists and was placed by the key's own principal.

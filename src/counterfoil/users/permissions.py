@@ -27,6 +27,8 @@ class Permission(StrEnum):
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
     CATALOGUE_WRITE = "catalogue:write"
+    COUPONS_READ = "coupons:read"
+    COUPONS_WRITE = "coupons:write"
     INVENTORY_READ = "inventory:read"
     INVENTORY_WRITE = "inventory:write"
     ORDERS_READ = "orders:read"
@@ -64,6 +66,8 @@ GRANTS: Final[Mapping[Permission, frozenset[Role]]] = {
     Permission.USERS_READ: _ADMINS,
     Permission.USERS_WRITE: _ADMINS,
     Permission.CATALOGUE_WRITE: frozenset({Role.MANAGER, Role.ADMIN}),
+    Permission.COUPONS_READ: frozenset({Role.MANAGER, Role.ADMIN}),
+    Permission.COUPONS_WRITE: frozenset({Role.MANAGER, Role.ADMIN}),
     Permission.INVENTORY_READ: _ON_BEHALF,
     Permission.INVENTORY_WRITE: frozenset({Role.MANAGER, Role.ADMIN, Role.SERVICE}),
     Permission.ORDERS_READ: _EVERYBODY,

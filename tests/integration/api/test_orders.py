@@ -55,6 +55,9 @@ def test_a_placed_order_has_every_field_of_the_contract(
             "line_total": 15.0,
             "shipped": 0,
             "returned": 0,
+            "discount": 0,
+            "tax_rate": 0,
+            "tax": 0,
         }
     ]
     assert (order["payment_status"], order["fulfillment_status"], order["return_status"]) == (

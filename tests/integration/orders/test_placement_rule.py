@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,13 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from counterfoil.coupons.errors import CouponLimitReached, CouponUsedUp
+from counterfoil.coupons.terms import AskedCoupon, CouponProblem, CouponTerms
 from counterfoil.infrastructure.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from counterfoil.kernel.errors import DomainError, ValidationFailed
 from counterfoil.kernel.money import Money
+from counterfoil.kernel.percent import Percent
 from counterfoil.orders.commands import OrderLine, PlaceOrder
 from counterfoil.orders.errors import InsufficientInventory, OpenOrdersExceeded
+from counterfoil.orders.events import AdjustmentFacts, ItemFacts
 from counterfoil.orders.holds import HoldTerms, OpenHolds
 from counterfoil.orders.placement import PlacedOrder, place_batch
+from counterfoil.orders.price_terms import PLAIN_TERMS, PriceTerms, parse_shipping_rates
 from counterfoil.orders.pricing import Offer, PricedOrder, decide_order
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -37,6 +42,19 @@ class Product:
     on_hand: int
     allow_backorder: bool
     state: str
+    tax_rate: str = "0"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coupon of the shop; `state` is valid or a problem that it has whatever the order."""
+
+    benefit: Percent | Money
+    currency: str | None
+    minimum: Money | None
+    state: str
+    usage_limit: int | None
+    per_customer_limit: int | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Order:
     lines: tuple[tuple[int, int], ...]
     key: int | None
     for_somebody_else: bool = False
+    coupons: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,8 @@ class Shop:
     products: tuple[Product, ...]
     batches: tuple[tuple[Order, ...], ...]
     terms: HoldTerms = TERMS
+    coupons: tuple[Code, ...] = ()
+    prices: PriceTerms = PLAIN_TERMS
 
 
 PRICES = {"EUR": ["0.00", "0.01", "19.99", "99999999999999.99"], "JPY": ["1", "250"], "KWD": ["0.125", "3.000"]}
@@ -67,15 +88,53 @@ PRODUCTS = st.sampled_from(["EUR", "EUR", "EUR", "JPY", "KWD"]).flatmap(
         on_hand=st.integers(0, 8),
         allow_backorder=st.sampled_from([False, False, False, True]),
         state=st.sampled_from(["active"] * 6 + ["inactive", "deleted"]),
+        tax_rate=st.sampled_from(["0", "0", "0", "19", "8.1", "0.0001", "99.9999"]),
     )
+)
+BENEFITS: list[tuple[Percent | Money, str | None]] = [
+    (Percent.parse("10"), None),
+    (Percent.parse("33.3333"), "EUR"),
+    (Percent.parse("100"), None),
+    (Money.parse("0.01", "EUR"), "EUR"),
+    (Money.parse("5.00", "EUR"), "EUR"),
+    (Money.parse("99999999999999.99", "EUR"), "EUR"),
+    (Money.parse("100", "JPY"), "JPY"),
+    (Money.parse("0.100", "KWD"), "KWD"),
+]
+# At the boundary itself: a coupon counts from its first instant on, and at its last no more. The transaction's time
+# stands still.
+PERIODS = {
+    "valid": ("0", "1 microsecond"),
+    "not_yet": ("1 microsecond", None),
+    "ended": ("-1 day", "0"),
+    "inactive": (None, None),
+}
+CODES = st.sampled_from(BENEFITS).flatmap(
+    lambda pair: st.builds(
+        Code,
+        benefit=st.just(pair[0]),
+        currency=st.just(pair[1]),
+        minimum=st.just(None) if pair[1] is None else st.sampled_from([None, None, Money.parse("2", pair[1])]),
+        state=st.sampled_from(["valid"] * 8 + ["inactive", "not_yet", "ended"]),
+        usage_limit=st.sampled_from([None, 1, 1, 2, 3]),
+        per_customer_limit=st.sampled_from([None, None, 1, 2]),
+    )
+)
+TERMS_OF_PRICES = st.builds(
+    PriceTerms,
+    st.booleans(),
+    st.sampled_from(
+        ["", "EUR:4.90:20.00", "EUR:4.90,JPY:500:600", "KWD:0.333", "EUR:99999999999999.99", "EUR:0.00,JPY:1:0"]
+    ).map(parse_shipping_rates),
+    st.sampled_from(["0", "19", "7.7"]).map(Percent.parse),
 )
 # People 0 and 1 are customers, 2 is not active, 3 does not exist.
 PEOPLE = 4
 SOMEBODY_ELSE = "user:0"
-_LEAVE_NO_KEY = ValidationFailed | OpenOrdersExceeded
+_LEAVE_NO_KEY = ValidationFailed | OpenOrdersExceeded | CouponUsedUp | CouponLimitReached
 
 
-def orders(products: int) -> st.SearchStrategy[Order]:
+def orders(products: int, codes: int) -> st.SearchStrategy[Order]:
     line = st.tuples(st.integers(0, products), st.integers(1, 5))
     return st.builds(
         Order,
@@ -83,17 +142,24 @@ def orders(products: int) -> st.SearchStrategy[Order]:
         lines=st.lists(line, min_size=1, max_size=4, unique_by=lambda pair: pair[0]).map(tuple),
         key=st.sampled_from([None, None, 0, 1, 2]),
         for_somebody_else=st.sampled_from([False, False, False, True]),
+        coupons=st.lists(st.integers(0, codes), max_size=min(5, codes + 1), unique=True).map(tuple)
+        if codes
+        else st.just(()),
     )
 
 
-SHOPS = st.lists(PRODUCTS, min_size=1, max_size=4).flatmap(
-    lambda products: st.builds(
+SHOPS = st.tuples(
+    st.lists(PRODUCTS, min_size=1, max_size=4), st.lists(CODES, max_size=6), st.just(PLAIN_TERMS) | TERMS_OF_PRICES
+).flatmap(
+    lambda shop: st.builds(
         Shop,
-        products=st.just(tuple(products)),
+        products=st.just(tuple(shop[0])),
         batches=st.lists(
-            st.lists(orders(len(products)), min_size=1, max_size=6).map(tuple), min_size=1, max_size=3
+            st.lists(orders(len(shop[0]), len(shop[1])), min_size=1, max_size=6).map(tuple), min_size=1, max_size=3
         ).map(tuple),
         terms=st.builds(HoldTerms, st.just(1800), st.sampled_from([0, 1, 2, 3]), st.sampled_from([0, 0, 4, 8])),
+        coupons=st.just(tuple(shop[1])),
+        prices=st.just(shop[2]),
     )
 )
 
@@ -117,6 +183,10 @@ class Reference:
     available: dict[int, int | None]
     active_users: set[int]
     terms: HoldTerms
+    prices: PriceTerms
+    codes: dict[str, tuple[int, Code]]
+    uses: Counter[str] = field(default_factory=Counter)
+    customer_uses: Counter[tuple[str, int]] = field(default_factory=Counter)
     held: defaultdict[int, OpenHolds] = field(default_factory=lambda: defaultdict(OpenHolds))
     keys: dict[tuple[str, str], tuple[bytes | None, str, PricedOrder | DomainError]] = field(default_factory=dict)
     placed: list[tuple[PlaceOrder, PricedOrder]] = field(default_factory=list)
@@ -156,22 +226,60 @@ class Reference:
             return ValidationFailed([{"field": "user_id", "message": message}])
         held, own = self.held[command.user_id], command.principal == f"user:{command.user_id}"
         capped = held if own and self.terms.capped else None
-        outcome = decide_order(command.lines, self.offers, self.available, terms=self.terms, held=capped)
+        outcome = decide_order(
+            command.lines,
+            self.offers,
+            self.available,
+            terms=self.terms,
+            held=capped,
+            prices=self.prices,
+            coupons=[self._ask(code, command.user_id) for code in command.coupon_codes],
+        )
         if isinstance(outcome, PricedOrder):
+            self.uses.update(command.coupon_codes)
+            self.customer_uses.update((code, command.user_id) for code in command.coupon_codes)
             if not own:
                 held.add(sum(line.quantity for line in command.lines), seconds=self.terms.seconds)
             self.placed.append((command, outcome))
         return outcome
 
+    def _ask(self, code: str, user_id: int) -> AskedCoupon:
+        if code not in self.codes:
+            return AskedCoupon(code, None)
+        coupon_id, coupon = self.codes[code]
+        limit, own_limit = coupon.usage_limit, coupon.per_customer_limit
+        return AskedCoupon(
+            code,
+            CouponTerms(coupon_id, coupon.benefit, coupon.currency, coupon.minimum),
+            None if coupon.state == "valid" else CouponProblem(coupon.state),
+            None if limit is None else limit - self.uses[code],
+            None if own_limit is None else own_limit - self.customer_uses[code, user_id],
+            own_limit,
+        )
+
 
 def _told(outcome: PricedOrder | DomainError, replay_of: str | None) -> tuple[str, Any]:
     """Bring an outcome of either side into one comparable form."""
     if isinstance(outcome, PricedOrder):
-        items = [
-            (line.product_id, offer.sku, offer.name, line.quantity, offer.price.amount_minor)
-            for line, offer in outcome.lines
-        ]
-        return "replayed" if replay_of else "placed", (outcome.total, items)
+        items = tuple(
+            ItemFacts(
+                each.line.product_id,
+                each.offer.sku,
+                each.offer.name,
+                each.line.quantity,
+                each.offer.price.amount_minor,
+                tax_rate_ppm=each.offer.tax_rate.ppm,
+                tax_minor=each.tax.amount_minor,
+                discount_minor=each.discount.amount_minor,
+            )
+            for each in outcome.lines
+        )
+        adjustments = tuple(
+            AdjustmentFacts(each.kind, each.label, each.amount.amount_minor, each.tax_rate.ppm, each.tax.amount_minor)
+            for each in outcome.adjustments
+        )
+        told = outcome.total, items, adjustments, outcome.tax_included
+        return "replayed" if replay_of else "placed", told
     replay = replay_of if isinstance(outcome, InsufficientInventory) else None
     return type(outcome).__name__, (outcome.details, replay)
 
@@ -179,8 +287,9 @@ def _told(outcome: PricedOrder | DomainError, replay_of: str | None) -> tuple[st
 def told_by_database(outcome: PlacedOrder | DomainError) -> tuple[str, Any]:
     if isinstance(outcome, PlacedOrder):
         facts = outcome.facts
-        items = [(i.product_id, i.sku, i.name, i.quantity, i.unit_price_minor) for i in facts.items]
-        return "replayed" if outcome.replayed else "placed", (Money(facts.total_minor, facts.currency), items)
+        total = Money(facts.total_minor, facts.currency)
+        told = total, facts.items, facts.adjustments, facts.tax_included
+        return "replayed" if outcome.replayed else "placed", told
     return type(outcome).__name__, (outcome.details, outcome.replay_of)
 
 
@@ -204,15 +313,16 @@ class Example:
         for n, product in enumerate(self.shop.products):
             self.products.append(
                 await self._one(
-                    "INSERT INTO products (sku, name, description, category, price, currency, active, deleted_at)"
-                    " VALUES ('rule-' || gen_random_uuid(), %s, '', '', %s, %s, %s, CASE WHEN %s THEN now() END)"
-                    " RETURNING id",
+                    "INSERT INTO products (sku, name, description, category, price, currency, active, deleted_at,"
+                    " tax_rate) VALUES ('rule-' || gen_random_uuid(), %s, '', '', %s, %s, %s,"
+                    " CASE WHEN %s THEN now() END, %s) RETURNING id",
                     [
                         f"Tea {n}",
                         product.price,
                         product.currency,
                         product.state == "active",
                         product.state == "deleted",
+                        product.tax_rate,
                     ],
                 )
             )
@@ -220,18 +330,28 @@ class Example:
                 "INSERT INTO stock_levels (product_id, on_hand, allow_backorder) VALUES (%s, %s, %s)",
                 [self.products[-1], product.on_hand, product.allow_backorder],
             )
+        codes = {f"RULE-{n}": (await self._insert(n, coupon), coupon) for n, coupon in enumerate(self.shop.coupons)}
         skus = dict(await self._all("SELECT id, sku FROM products WHERE id = ANY(%s)", [self.products]))
         self.products.append(self.products[-1] + 1_000_000)
         pairs = list(zip(self.products, self.shop.products, strict=False))
         return Reference(
             offers={
-                i: Offer(i, skus[i], f"Tea {n}", Money.parse(p.price, p.currency), p.state == "active")
+                i: Offer(
+                    i,
+                    skus[i],
+                    f"Tea {n}",
+                    Money.parse(p.price, p.currency),
+                    p.state == "active",
+                    Percent.parse(p.tax_rate),
+                )
                 for n, (i, p) in enumerate(pairs)
                 if p.state != "deleted"
             },
             available={i: None if p.allow_backorder else p.on_hand for i, p in pairs},
             active_users=set(self.users[:2]),
             terms=self.shop.terms,
+            prices=self.shop.prices,
+            codes=codes,
         )
 
     def command(self, batch: int, place: int, order: Order) -> PlaceOrder:
@@ -242,7 +362,26 @@ class Example:
             principal=SOMEBODY_ELSE if order.for_somebody_else else f"user:{self.users[order.user]}",
             request_id=f"request-{batch}-{place}",
             idempotency_key=None if order.key is None else f"key-of-the-rule-{order.key}",
-            fingerprint=None if order.key is None else repr(order.lines).encode(),
+            fingerprint=None if order.key is None else repr((order.lines, order.coupons)).encode(),
+            coupon_codes=tuple(f"RULE-{n}" for n in order.coupons),
+        )
+
+    async def _insert(self, n: int, coupon: Code) -> int:
+        return await self._one(
+            "INSERT INTO coupons (code, kind, value, currency, minimum_total, active, starts_at, ends_at, usage_limit,"
+            " per_customer_limit) VALUES (%s, %s, %s, %s, %s, %s, now() + %s::interval, now() + %s::interval, %s, %s)"
+            " RETURNING id",
+            [
+                f"RULE-{n}",
+                "percent" if isinstance(coupon.benefit, Percent) else "fixed",
+                coupon.benefit.to_decimal(),
+                coupon.currency,
+                None if coupon.minimum is None else coupon.minimum.to_decimal(),
+                coupon.state != "inactive",
+                *PERIODS[coupon.state],
+                coupon.usage_limit,
+                coupon.per_customer_limit,
+            ],
         )
 
     async def check_rows(self, reference: Reference) -> None:
@@ -258,31 +397,54 @@ class Example:
             mine,
         ) == sorted(reference.available.items())
         assert await self._all(
-            "SELECT user_id, status, total_amount, currency, version, reserved_until - placed_at ="
+            "SELECT user_id, status, total_amount, currency, version, tax_included, reserved_until - placed_at ="
             " make_interval(secs => 1800) FROM orders WHERE user_id = ANY(%(users)s) ORDER BY id",
             mine,
         ) == [
-            (c.user_id, "created", priced.total.to_decimal(), priced.total.currency, 1, True)
+            (c.user_id, "created", priced.total.to_decimal(), priced.total.currency, 1, priced.tax_included, True)
             for c, priced in reference.placed
         ]
         assert await self._all(
-            "SELECT i.product_id, i.line_no, i.sku, i.quantity, i.unit_price FROM order_items i"
+            "SELECT i.product_id, i.line_no, i.sku, i.quantity, i.unit_price, i.tax_rate, i.tax_amount,"
+            " i.discount_amount FROM order_items i"
             " JOIN orders o ON o.id = i.order_id WHERE o.user_id = ANY(%(users)s) ORDER BY i.order_id, i.line_no",
             mine,
         ) == [
-            (line.product_id, n, offer.sku, line.quantity, offer.price.to_decimal())
+            (
+                *(each.offer.product_id, n, each.offer.sku, each.line.quantity, each.offer.price.to_decimal()),
+                *(each.offer.tax_rate.to_decimal(), each.tax.to_decimal(), each.discount.to_decimal()),
+            )
             for _, priced in reference.placed
-            for n, (line, offer) in enumerate(priced.lines, start=1)
+            for n, each in enumerate(priced.lines, start=1)
         ]
+        assert await self._all(
+            "SELECT a.kind, a.label, a.amount, a.tax_rate, a.tax_amount FROM adjustments a"
+            " JOIN orders o ON o.id = a.order_id WHERE o.user_id = ANY(%(users)s) ORDER BY a.order_id, a.id",
+            mine,
+        ) == [
+            (a.kind, a.label, a.amount.to_decimal(), a.tax_rate.to_decimal(), a.tax.to_decimal())
+            for _, priced in reference.placed
+            for a in priced.adjustments
+        ]
+        assert await self._all("SELECT code, used FROM coupons WHERE code LIKE 'RULE-%%' ORDER BY code", mine) == [
+            (code, reference.uses[code]) for code in sorted(reference.codes)
+        ]
+        uses = await self._all(
+            "SELECT c.code, u.user_id FROM coupon_uses u JOIN coupons c ON c.id = u.coupon_id"
+            " JOIN orders o ON o.id = u.order_id AND o.user_id = u.user_id"
+            " WHERE u.released_at IS NULL AND u.user_id = ANY(%(users)s)",
+            mine,
+        )
+        assert Counter(uses) == reference.customer_uses
         # By order and product: which row of one statement is written first is nobody's promise.
         assert await self._all(
             "SELECT m.product_id, m.kind, m.reserved_delta, m.actor FROM stock_movements m JOIN orders o"
             " ON o.id = m.order_id WHERE o.user_id = ANY(%(users)s) ORDER BY m.order_id, m.product_id",
             mine,
         ) == [
-            (line.product_id, "reserve", line.quantity, c.principal)
+            (each.offer.product_id, "reserve", each.line.quantity, c.principal)
             for c, priced in reference.placed
-            for line, _ in sorted(priced.lines, key=lambda pair: pair[0].product_id)
+            for each in sorted(priced.lines, key=lambda each: each.offer.product_id)
         ]
         assert await self._all(
             "SELECT e.type, e.seq, e.actor, e.cause, (e.payload ->> 'total_minor')::bigint FROM outbox_events e"
@@ -347,7 +509,7 @@ def test_every_batch_is_decided_as_the_rule_decides_it(
             pool: Any = OnePool(connection)
             for b, batch in enumerate(shop.batches):
                 commands = [example.command(b, n, order) for n, order in enumerate(batch)]
-                found = await place_batch(pool, commands, terms=shop.terms)
+                found = await place_batch(pool, commands, terms=shop.terms, prices=shop.prices)
                 assert [told_by_database(outcome) for outcome in found] == reference.decide_batch(commands)
             await example.check_rows(reference)
 

@@ -9,9 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
-LARGE = {"orders", "order_items", "outbox_events", "idempotency_keys", "stock_movements", "audit_entries"}
+LARGE = {
+    *("orders", "order_items", "outbox_events", "idempotency_keys", "stock_movements", "audit_entries"),
+    *("adjustments", "coupons", "coupon_uses"),
+}
 pytestmark = pytest.mark.usefixtures("django_ready")
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+# What every reading of orders goes through for their lines and adjustments.
+PARTS = {"idx_order_items_order_id", "idx_adjustments_order_id"}
 
 # Sets, so that it takes seconds: 500 customers with 100 orders each over a year, one in 50 still unpaid.
 FILL = """
@@ -35,6 +41,12 @@ INSERT INTO outbox_events (event_id, aggregate, aggregate_id, seq, type, payload
 SELECT gen_random_uuid(), 'order', id, 1, 'order.created', '{}', 'user:1', 'req-1' FROM orders;
 INSERT INTO idempotency_keys (principal, key, fingerprint, response_status, resource_id, expires_at)
 SELECT 'user:' || user_id, 'key-of-the-order-' || id, '', 201, id, created_at + interval '72 hours' FROM orders;
+INSERT INTO adjustments (order_id, kind, label, amount) SELECT id, 'shipping', 'Shipping', 0 FROM orders;
+INSERT INTO coupons (code, kind, value, per_customer_limit) SELECT 'CODE-' || n, 'percent', 10, 50
+FROM generate_series(1, 5000) AS n;
+INSERT INTO coupon_uses (coupon_id, order_id, user_id, released_at)
+SELECT (SELECT min(id) FROM coupons) + o.id % 5000, o.id, o.user_id, CASE WHEN o.id % 2 = 0 THEN now() END
+FROM orders o;
 ANALYZE;
 """
 
@@ -89,7 +101,7 @@ def test_reading_one_order_goes_through_its_key(full: Connection, owned: bool) -
         {"order_id": order_id, "owner": user_id if owned else None},
     )
 
-    assert used == {"orders_pkey", "idx_order_items_order_id"}
+    assert used == {"orders_pkey", *PARTS}
 
 
 @pytest.mark.parametrize("ascending", [False, True])
@@ -121,7 +133,7 @@ def test_a_page_follows_the_index_of_its_order(
 
     used = indexes_of(full, statement, {**parameters, "limit": 51})
 
-    assert used == {expected, "idx_order_items_order_id"}
+    assert used == {expected, *PARTS}
 
 
 @pytest.mark.parametrize("status", ["created", "expired", "draft"])
@@ -159,6 +171,7 @@ def test_the_hot_look_ups_go_through_their_index(full: Connection) -> None:
     assert indexes_of(full, QUERIES["lock_order"], {"order_id": order_id, "owner": None}) == {"orders_pkey"}
     assert indexes_of(full, QUERIES["mark_expired"], {"order_ids": [order_id]}) == {"orders_pkey"}
     assert indexes_of(full, QUERIES["delete_items"], {"order_id": order_id}) == {"idx_order_items_order_id"}
+    assert indexes_of(full, QUERIES["delete_adjustments"], {"order_id": order_id}) == {"idx_adjustments_order_id"}
     assert indexes_of(full, look_up, {"principal": "user:1", "key": "key-of-the-order-1"}) == {"idempotency_keys_pkey"}
     expired_keys = (
         "SELECT principal, key FROM idempotency_keys WHERE expires_at <= now() ORDER BY expires_at LIMIT 1000"
@@ -181,3 +194,21 @@ def test_what_a_customer_has_open_is_counted_without_the_orders_that_are_over(
 
     full.execute("RESET plan_cache_mode")
     assert used - {"idx_order_items_order_id"} == {"users_pkey", "idx_orders_open_holds"}
+
+
+def test_coupons_are_found_by_code_and_their_uses_by_customer_and_order(full: Connection) -> None:
+    from counterfoil.coupons import repositories
+
+    order_id, user_id = full.execute("SELECT id, user_id FROM orders LIMIT 1 OFFSET 777").fetchone() or (0, 0)
+    full.execute("SET plan_cache_mode = force_generic_plan")
+
+    asked = indexes_of(
+        full, repositories.ASK_FOR_COUPONS, {"codes": ["CODE-7"], "user_id": user_id, "order_id": order_id}
+    )
+    of_code = indexes_of(full, repositories.LOCK_COUPONS, {"codes": ["CODE-7"]})
+    of_orders = indexes_of(full, repositories.LOCK_COUPONS_OF, {"orders": [order_id]})
+
+    full.execute("RESET plan_cache_mode")
+    assert asked == {"uq_coupons_code", "idx_coupon_uses_customer", "uq_coupon_uses_order"}
+    assert of_code == {"uq_coupons_code"}
+    assert of_orders == {"coupons_pkey", "uq_coupon_uses_order"}

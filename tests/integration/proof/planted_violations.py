@@ -51,7 +51,16 @@ def change_event(order: str, seq: int, field: str, value: str) -> str:
     )
 
 
-VIOLATIONS = (
+def make_coupon(used: int) -> tuple[str, ...]:
+    return (f"INSERT INTO coupons (id, code, kind, value, used) VALUES (1, 'X', 'percent', 10, {used})",)  # noqa: S608
+
+
+def adjustment_facts(*told: tuple[str, str, int]) -> str:
+    each = [f"jsonb_build_object('kind', '{k}', 'label', '{label}', 'amount_minor', {n})" for k, label, n in told]
+    return f"jsonb_build_array({', '.join(each)})"
+
+
+ORDER_VIOLATIONS = (
     Violation(
         "stock_levels_equal_movements",
         ("UPDATE stock_levels SET on_hand = on_hand + 5 WHERE product_id = {tea}",),
@@ -98,8 +107,38 @@ VIOLATIONS = (
             INSERT_FEES,
             "UPDATE orders SET total_amount = total_amount + 1 WHERE id = {yen}",
             change_event("yen", 1, "total_minor", "1001"),
+            change_event("yen", 1, "adjustments", adjustment_facts(("fee", "x", 1), ("fee", "y", 1))),
         ),
         ({"order_id": "{yen}", "column_name": "amount", "currency": "JPY", "found": "0.5000"},) * 2,
+    ),
+    Violation(
+        "discounts_equal_line_shares",
+        (
+            *make_coupon(1),
+            "INSERT INTO coupon_uses (coupon_id, order_id, user_id) VALUES (1, {other}, {bob})",
+            "INSERT INTO adjustments (order_id, kind, label, amount) VALUES ({other}, 'discount', 'X', -10)",
+            "UPDATE orders SET total_amount = total_amount - 10 WHERE id = {other}",
+            change_event("other", 1, "total_minor", "4997"),
+            change_event("other", 1, "adjustments", adjustment_facts(("discount", "X", -1000))),
+        ),
+        ({"order_id": "{other}", "expected": "10.0000", "found": "0"},),
+    ),
+    Violation(
+        "added_tax_equals_parts",
+        (
+            "INSERT INTO adjustments (order_id, kind, label, amount) VALUES ({other}, 'tax', 'Tax', 5)",
+            "UPDATE orders SET total_amount = total_amount + 5, tax_included = false WHERE id = {other}",
+            change_event("other", 1, "total_minor", "6497"),
+            change_event("other", 1, "tax_included", "false"),
+            change_event("other", 1, "adjustments", adjustment_facts(("tax", "Tax", 500))),
+        ),
+        ({"order_id": "{other}", "expected": "0.0000", "found": "5.0000"},),
+    ),
+    Violation("coupons_count_their_uses", make_coupon(3), ({"coupon_id": "1", "expected": "0", "found": "3"},)),
+    Violation(
+        "uses_equal_discounts",
+        (*make_coupon(1), "INSERT INTO coupon_uses (coupon_id, order_id, user_id) VALUES (1, {cancelled}, {ada})"),
+        ({"order_id": "{cancelled}", "code": "X", "expected": "0", "found": "1"},),
     ),
     Violation(
         "placed_orders_have_one_created_event",
@@ -161,6 +200,11 @@ VIOLATIONS = (
                 "found": '{tea} 4 1999 TEA Tea, "fine";{pot} 1 750 POT Pot, "fine"',
             },
         ),
+    ),
+    Violation(
+        "last_event_tells_the_adjustments",
+        (change_event("other", 1, "adjustments", adjustment_facts(("fee", "Wrapping", 100))),),
+        ({"order_id": "{other}", "seq": "1", "expected": "None", "found": "fee Wrapping 100 0 0"},),
     ),
     Violation(
         "keys_point_to_their_order",

@@ -24,6 +24,8 @@ TABLES = {
     "order_note": ("order_notes", "id"),
     "return": ("returns", "id"),
     "return_line": ("return_lines", "id"),
+    "coupon": ("coupons", "id"),
+    "coupon_use": ("coupon_uses", "id"),
     "stock_level": ("stock_levels", "product_id"),
     "stock_movement": ("stock_movements", "id"),
     "sign_in": ("sign_ins", "id"),
@@ -34,6 +36,7 @@ TABLES = {
     "payment": ("payments", "id"),
     "payment_attempt": ("payment_attempts", "id"),
     "refund": ("refunds", "id"),
+    "gateway_finding": ("gateway_findings", "id"),
 }
 
 

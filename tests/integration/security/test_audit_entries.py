@@ -132,6 +132,17 @@ def release_call(admin: httpx.Client, make: MakeProduct) -> Call:
     return Call(f"/api/v1/orders/{order}/holds/{hold}", "order.release_hold")
 
 
+COUPONS = "/api/v1/coupons"
+
+
+def coupon_body() -> dict[str, Any]:
+    return {"code": f"A-{secrets.token_hex(6)}", "kind": "percent", "value": "10"}
+
+
+def coupon_of(admin: httpx.Client) -> int:
+    return int(admin.post(COUPONS, json=coupon_body()).json()["id"])
+
+
 # One example of every route that changes something; a route that is missing here fails the test below.
 def _key() -> dict[str, str]:
     return {"Idempotency-Key": secrets.token_hex(16)}
@@ -147,6 +158,11 @@ CALLS: dict[str, Callable[[httpx.Client, MakeProduct], Call]] = {
     "DELETE /api/v1/api-keys/{key_id}": lambda admin, _make: Call(
         f"{KEYS}/{mint_key(user_of(admin), 'orders:read')['id']}", "api_key.revoke"
     ),
+    "POST /api/v1/coupons": lambda _admin, _make: Call(COUPONS, "coupon.create", coupon_body()),
+    "PUT /api/v1/coupons/{coupon_id}": lambda admin, _make: Call(
+        f"{COUPONS}/{coupon_of(admin)}", "coupon.update", coupon_body()
+    ),
+    "DELETE /api/v1/coupons/{coupon_id}": lambda admin, _make: Call(f"{COUPONS}/{coupon_of(admin)}", "coupon.delete"),
     "POST /api/v1/inventory/{product_id}/movements": lambda _admin, make: Call(
         f"/api/v1/inventory/{make()}/movements", "stock.receipt", {"kind": "receipt", "quantity": 3}, headers=_key()
     ),
@@ -290,7 +306,7 @@ def test_security_AU_01_a_refused_change_leaves_no_entry(
     route: str, customer: httpx.Client, db: Connection, nothing_written: Callable[[], Any]
 ) -> None:
     path = route.split()[1]
-    for name in ("product_id", "order_id", "user_id", "key_id", "fulfillment_id", "return_id", "hold_id"):
+    for name in ("product_id", "order_id", "user_id", "key_id", "coupon_id", "fulfillment_id", "return_id", "hold_id"):
         path = path.replace(f"{{{name}}}", "999999999")
     last_id = last_entry_id(db)
 
@@ -478,7 +494,7 @@ def test_security_AU_01_the_function_of_the_release_before_leaves_one_entry_too(
     database_url: str, db: Connection, make_product: MakeProduct, customer: httpx.Client
 ) -> None:
     product, user = make_product(), customer.get("/api/v1/users/me").json()["id"]
-    for version in ("place_orders_v1", "place_orders_v2"):
+    for version in ("place_orders_v1", "place_orders_v2", "place_orders_v3"):
         last_id = last_entry_id(db)
         with psycopg.connect(database_url) as psql:
             row = psql.execute(PLACE_ONE.replace("place_orders", version).encode(), [user, product]).fetchone()

@@ -163,7 +163,7 @@ def test_security_AU_03_no_function_of_ours_is_for_everybody_or_looks_where_the_
     ).fetchone()
 
     assert (for_everybody, misled) == ([], [])
-    assert definers == (4,)  # those who need it: two that place orders, the sealer and the trail's trigger
+    assert definers == (5,)  # those who need it: three that place orders, the sealer and the trail's trigger
 
 
 def test_security_AU_03_temporary_tables_cannot_stand_in_for_those_of_the_access_triggers(

@@ -25,6 +25,7 @@ Unchanged = Callable[[], AbstractContextManager[None]]
 Connection = psycopg.Connection[tuple[Any, ...]]
 # Litestar announces a way to write bodies that its next major release wants; a web process only logs it.
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
+COUPONS = "/api/v1/coupons"
 ROLES = ("support", "manager", "admin", "service")
 STRANGERS = ("other user", "other's key")
 IDENTITIES = ("nobody", "owner", *STRANGERS, "own key", "own key without scope", *ROLES)
@@ -63,6 +64,11 @@ class World:
     def account(self) -> int:
         body = {"email": f"{secrets.token_hex(6)}@example.com", "name": "Ada", "password": PASSWORD}
         answer = self.clients["nobody"].post(USERS, json=body)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    def coupon(self) -> int:
+        answer = self.clients["manager"].post(COUPONS, json=coupon_body(self))
         assert answer.status_code == 201, answer.text
         return int(answer.json()["id"])
 
@@ -106,6 +112,10 @@ def reference_body(_: World) -> dict[str, Any]:
 
 def product_body(_: World) -> dict[str, Any]:
     return {"sku": f"M-{secrets.token_hex(6)}", "name": "Tea", "price": "1.00", "currency": "EUR"}
+
+
+def coupon_body(_: World) -> dict[str, Any]:
+    return {"code": f"M-{secrets.token_hex(6)}", "kind": "percent", "value": "10"}
 
 
 def person_body(_: World) -> dict[str, Any]:
@@ -213,6 +223,10 @@ CASES: dict[str, Case] = {
     "POST /api/v1/auth/email-confirmation/resend": Case(
         202, at(f"{AUTH}/email-confirmation/resend"), sending(email="no@example.com")
     ),
+    "GET /api/v1/coupons": Case(200, at(COUPONS)),
+    "POST /api/v1/coupons": Case(201, at(COUPONS), coupon_body),
+    "PUT /api/v1/coupons/{coupon_id}": Case(200, lambda world: f"{COUPONS}/{world.coupon()}", coupon_body),
+    "DELETE /api/v1/coupons/{coupon_id}": Case(204, lambda world: f"{COUPONS}/{world.coupon()}"),
     "GET /api/v1/inventory/{product_id}": Case(200, lambda world: f"/api/v1/inventory/{world.make_product()}"),
     "GET /api/v1/inventory/{product_id}/movements": Case(
         200, lambda world: f"/api/v1/inventory/{world.make_product()}/movements"

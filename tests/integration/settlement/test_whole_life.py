@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -153,6 +154,42 @@ def test_a_refund_that_cannot_be_leaves_the_return_open(till: Till, amount: str,
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert till.read(order) == before
     assert till.refunds(order) == []
+
+
+def test_what_goes_back_is_what_was_paid_for_the_units_and_not_their_price(till: Till) -> None:
+    order = with_coupon(till, quantity=3)
+    assert till.pay(order).status_code == 201
+    ship(till, order)
+
+    post(till.admin, f"{RETURNS}/{give_back(till, order, quantity=1)}/close", {"refund": True})
+
+    wait_until(lambda: till.refunds(order) == [("succeeded", "18.00", False)])
+
+
+def with_coupon(till: Till, *, quantity: int) -> int:
+    """An order at 20.00 a unit with a tenth off."""
+    code = f"TENTH-{secrets.token_hex(4)}"
+    post(till.admin, "/api/v1/coupons", {"code": code, "kind": "percent", "value": "10", "usage_limit": 1}, status=201)
+    items = [{"product_id": till.product(price="20.00"), "quantity": quantity}]
+    order = post(till.customer, ORDERS, {"items": items, "coupon_codes": [code]}, status=201)
+    assert order["total"] == 18.0 * quantity
+    return int(order["id"])
+
+
+@pytest.mark.parametrize("status", ["created", "confirmed"])
+def test_a_cancelled_order_gives_its_coupon_back_once(till: Till, status: str) -> None:
+    order = with_coupon(till, quantity=1)
+    if status == "confirmed":
+        assert till.pay(order).status_code == 201
+    used = "SELECT c.used FROM coupons c JOIN coupon_uses u ON u.coupon_id = c.id WHERE u.order_id = %s"
+    [coupon] = till.db.execute("SELECT coupon_id FROM coupon_uses WHERE order_id = %s", [order]).fetchall()
+    assert till.db.execute(used, [order]).fetchone() == (1,)
+
+    for _ in range(2):
+        post(till.admin, f"{ORDERS}/{order}/cancel", {"reason": "customer_request"})
+
+    assert till.db.execute("SELECT used FROM coupons WHERE id = %s", coupon).fetchone() == (0,)
+    wait_until(lambda: till.axes(order)[0] == "cancelled")
 
 
 def test_a_service_takes_goods_back_and_gives_no_money(till: Till) -> None:

@@ -4,13 +4,20 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsConfigDict
 
-from counterfoil.config.payment_settings import GATEWAY_NAMES
-from counterfoil.config.settings import Settings
+from counterfoil.config.payment_settings import GATEWAY_NAMES, PaymentSettings
 from counterfoil.payments.gateways.registry import GATEWAYS
 
 STRIPE = {"counterfoil_gateway": "stripe", "counterfoil_stripe_key": "key-of-a-test"}
 SECRETS = {"counterfoil_callback_secrets": "first-secret-of-a-test, second-secret-of-a-test"}
+
+
+class Settings(PaymentSettings):
+    """The part about payments alone: the whole is read once in a process, when its database is known."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+    counterfoil_demo: bool = False
 
 
 def settings(**values: Any) -> Settings:

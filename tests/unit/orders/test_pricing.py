@@ -28,7 +28,10 @@ def test_a_total_is_the_exact_sum_of_quantity_times_price() -> None:
     priced = price_order([OrderLine(1, 3), OrderLine(2, 1, 1)], offers(offer(1, "0.10"), offer(2, "19.99")))
 
     assert priced.total == Money(2029, "EUR")
-    assert [(line.product_id, o.sku) for line, o in priced.lines] == [(1, "SKU-1"), (2, "SKU-2")]
+    assert [(line.product_id, o.sku) for line, o in [(each.line, each.offer) for each in priced.lines]] == [
+        (1, "SKU-1"),
+        (2, "SKU-2"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ def test_what_a_customer_may_is_about_himself() -> None:
         Permission.ACCOUNT_SELF,
         Permission.ORDERS_READ,
         Permission.ORDERS_WRITE,
+        Permission.PAYMENTS_READ,
+        Permission.PAYMENTS_WRITE,
     }
 
 

@@ -20,7 +20,7 @@ from counterfoil.api.answers import (
 )
 from counterfoil.api.middleware.authentication import current_actor, optional_actor
 from counterfoil.api.schemas.fields import ID_MAX, parse_money
-from counterfoil.api.schemas.products import ProductIn, ProductOut, ProductPage, render_product
+from counterfoil.api.schemas.products import ProductIn, ProductOut, ProductPage, parse_tax_rate, render_product
 from counterfoil.infrastructure.database import run_in_thread
 from counterfoil.inventory import services as inventory
 from counterfoil.products import services
@@ -85,19 +85,18 @@ class ProductsController(Controller):
     def create_product(self, request: AnyRequest, data: ProductIn) -> Response[ProductOut]:
         """Create a product with nothing in stock; receive some with an inventory movement."""
         actor = current_actor(request)
-        price = parse_money(data.price, data.currency, field="price")
+        new = services.NewProduct(
+            data.sku,
+            data.name,
+            data.description,
+            data.category,
+            parse_money(data.price, data.currency, field="price"),
+            data.active,
+            parse_tax_rate(data.tax_rate or "0"),
+        )
 
         def create() -> ProductOut:
-            product = services.create_product(
-                sku=data.sku,
-                name=data.name,
-                description=data.description,
-                category=data.category,
-                price=price,
-                active=data.active,
-                actor=actor.principal,
-                request_id=request_id(request),
-            )
+            product = services.create_product(new, actor=actor.principal, request_id=request_id(request))
             inventory.open_level(product.id, allow_backorder=bool(data.allow_backorder))
             return render_product(product)
 
@@ -111,7 +110,7 @@ class ProductsController(Controller):
         sync_to_thread=True,
     )
     def replace_product(self, request: AnyRequest, product_id: ProductId, data: ProductIn) -> Response[ProductOut]:
-        """Replace all values; placed orders keep the price they were placed at."""
+        """Replace all values; placed orders keep the price and tax they were placed at."""
         actor = current_actor(request)
         new_values = {
             "sku": data.sku,
@@ -121,6 +120,8 @@ class ProductsController(Controller):
             "price": parse_money(data.price, data.currency, field="price"),
             "active": data.active,
         }
+        if data.tax_rate is not None:
+            new_values["tax_rate"] = parse_tax_rate(data.tax_rate)
 
         def replace() -> services.ProductRecord:
             product = services.replace_product(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from counterfoil.api.schemas.coupons import CouponCodes
 from counterfoil.api.schemas.fields import Id, Reference
 from counterfoil.kernel.money import CURRENCY_DIGITS
+from counterfoil.kernel.percent import Percent
 from counterfoil.orders.commands import LINES_MAX, QUANTITY_MAX
-from counterfoil.orders.events import OrderFacts, TimelineEntry
+from counterfoil.orders.events import AdjustmentFacts, ItemFacts, OrderFacts, TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.states import (
     FulfillmentStatus,
@@ -44,27 +47,44 @@ class PlaceOrderIn(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         Annotated[Id, Meta(examples=[123], description="The caller when left out; another only for staff.")] | None
     ) = None
     client_reference: Reference | None = None
-    draft: Annotated[bool, Meta(description="Save only: no stock is taken.")] = False
+    draft: Annotated[bool, Meta(description="Save only: no stock is taken, and no use of a coupon.")] = False
+    coupon_codes: CouponCodes = []
 
 
 class UpdateOrderIn(Struct, forbid_unknown_fields=True, frozen=True):
-    """What to change; a field that is left out stays. `items` replaces all lines."""
+    """What to change; a field that is left out stays. `items` replaces all lines, `coupon_codes` all coupons."""
 
     items: Items | None = None
     client_reference: Reference | None = None
+    coupon_codes: CouponCodes | None = None
 
 
 class ItemOut(Struct, frozen=True):
-    """One line as sold: name and price are those of the moment of the order."""
+    """One line as sold: name, price and tax rate are those of the moment of the order."""
 
     product_id: int
     sku: str
     name: str
     quantity: int
     unit_price: Decimal
-    line_total: Decimal
+    line_total: Annotated[Decimal, Meta(description="Quantity times unit price.")]
     shipped: int
     returned: int
+    discount: Annotated[Decimal, Meta(description="This line's part of the discounts.")]
+    tax_rate: Annotated[Decimal, Meta(description="Percent.")]
+    tax: Annotated[
+        Decimal, Meta(description="Of line_total less discount: contained in it if `tax_included`, else added.")
+    ]
+
+
+class AdjustmentOut(Struct, frozen=True):
+    """An amount on top of or off the lines: a `discount` (below zero, labelled with its coupon), `shipping`, `tax`."""
+
+    kind: str
+    label: str
+    amount: Decimal
+    tax_rate: Decimal
+    tax: Decimal
 
 
 class OrderOut(Struct, frozen=True):
@@ -82,6 +102,13 @@ class OrderOut(Struct, frozen=True):
     total: Annotated[Decimal, Meta(examples=[99.99], description="Exact, with the currency's digits.")]
     currency: Annotated[str, Meta(examples=["EUR"])]
     items: list[ItemOut]
+    subtotal: Annotated[Decimal, Meta(description="Sum of the lines. The total is this and the adjustments.")]
+    discount: Annotated[Decimal, Meta(description="What the coupons take off.")]
+    shipping: Decimal
+    tax: Annotated[Decimal, Meta(description="Of lines and shipping together.")]
+    tax_included: Annotated[bool, Meta(description="Whether subtotal and shipping contain their tax.")]
+    adjustments: list[AdjustmentOut]
+    coupon_codes: tuple[str, ...]
     client_reference: str | None
     version: int
     allowed_actions: tuple[str, ...]
@@ -111,6 +138,7 @@ class TimelineEntryOut(Struct, frozen=True):
     total: Decimal
     currency: str
     items: list[ItemOut]
+    adjustments: list[AdjustmentOut]
     payment_status: PaymentStatus
     fulfillment_status: FulfillmentStatus
     return_status: ReturnStatus
@@ -143,6 +171,10 @@ def render_order(view: OrderView, party: Party) -> OrderOut:
         total=_decimal(facts.total_minor, digits),
         currency=facts.currency,
         items=_items(facts, digits),
+        **_sums(facts, digits),
+        tax_included=facts.tax_included,
+        adjustments=_adjustments(facts, digits),
+        coupon_codes=facts.coupon_codes,
         client_reference=facts.client_reference,
         version=facts.version,
         allowed_actions=allowed_actions(view.situation, party),
@@ -177,6 +209,7 @@ def render_timeline(order_id: int, timeline: list[TimelineEntry]) -> TimelineOut
                 total=_decimal(entry.facts.total_minor, digits),
                 currency=entry.facts.currency,
                 items=_items(entry.facts, digits),
+                adjustments=_adjustments(entry.facts, digits),
                 payment_status=entry.facts.payment_status,
                 fulfillment_status=entry.facts.fulfillment_status,
                 return_status=entry.facts.return_status,
@@ -201,6 +234,33 @@ def _items(facts: OrderFacts, digits: int) -> list[Any]:
             _decimal(item.unit_price_minor * item.quantity, digits),
             item.shipped,
             item.returned,
+            _decimal(item.discount_minor, digits),
+            Percent(item.tax_rate_ppm).to_decimal(),
+            _decimal(item.tax_minor, digits),
         )
         for item in facts.items
     ]
+
+
+def _adjustments(facts: OrderFacts, digits: int) -> list[AdjustmentOut]:
+    return [
+        AdjustmentOut(
+            each.kind,
+            each.label,
+            _decimal(each.amount_minor, digits),
+            Percent(each.tax_rate_ppm).to_decimal(),
+            _decimal(each.tax_minor, digits),
+        )
+        for each in facts.adjustments
+    ]
+
+
+def _sums(facts: OrderFacts, digits: int) -> dict[str, Decimal]:
+    parts: Sequence[ItemFacts | AdjustmentFacts] = (*facts.items, *facts.adjustments)
+    sums = {
+        "subtotal": sum(item.unit_price_minor * item.quantity for item in facts.items),
+        "discount": sum(item.discount_minor for item in facts.items),
+        "shipping": sum(each.amount_minor for each in facts.adjustments if each.kind == "shipping"),
+        "tax": sum(part.tax_minor for part in parts),
+    }
+    return {name: _decimal(minor, digits) for name, minor in sums.items()}
