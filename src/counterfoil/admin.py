@@ -4,5 +4,4 @@ import counterfoil.console.coupons
 import counterfoil.console.findings
 import counterfoil.console.money
 import counterfoil.console.order_parts
-import counterfoil.console.promotions
 import counterfoil.console.sites  # noqa: F401 - importing registers them
