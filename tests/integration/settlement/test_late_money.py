@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from till import Till, fresh_key, wait_until
 
 # The answer is lost after at most 3.5 s, and looked for ten seconds later: time enough to end the order meanwhile.
-TILL = {"COUNTERFOIL_RESOLVER_SPEED": "1"}
+TILL = {"worker": False, "COUNTERFOIL_RESOLVER_SPEED": "1"}
 UNKNOWN = ["payment.started", "payment.unknown"]
 FOUND = [*UNKNOWN, "payment.captured"]
+
+
+@pytest.fixture(autouse=True)
+def worker(till: Till) -> Iterator[None]:
+    """A worker of each test's own, whose breaker nobody has opened yet."""
+    with till.worker():
+        yield
 
 
 def lose(till: Till, order: int, **body: object) -> None:
