@@ -406,3 +406,26 @@ def production(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """A service outside demo mode, on the session's database."""
     with running_service(database_url, tmp_path_factory.mktemp("production"), **PRODUCTION) as running:
         yield running
+
+
+# ---------------------------------------------------------------- payments
+@pytest.fixture
+def payable_order(customer: httpx.Client, make_product: Callable[..., int]) -> Callable[[], int]:
+    """Place orders of 40.00 EUR with the running service; returns their ids."""
+
+    def place() -> int:
+        body = {"items": [{"product_id": make_product(price="20.00"), "quantity": 2}]}
+        answer = customer.post("/api/v1/orders", json=body, headers={"Idempotency-Key": secrets.token_hex(16)})
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    return place
+
+
+@pytest.fixture
+def desk(django_ready: None, payable_order: Callable[[], int], db: psycopg.Connection[tuple[Any, ...]]) -> Any:
+    """One order, a pretended gateway and a worker's steps: see tests/integration/payments/desk.py."""
+    from desk import Desk
+
+    assert django_ready is None
+    return Desk(payable_order(), db)

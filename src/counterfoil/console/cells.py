@@ -15,6 +15,8 @@ from counterfoil.kernel.money import Money
 # What an audit entry or an actor can name, and the page that shows it.
 _PAGES: Final = {
     "order": "order",
+    "payment": "payment",
+    "refund": "refund",
     "product": "product",
     "user": "user",
     # Their rows have the numbers of what they belong to.

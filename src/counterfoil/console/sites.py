@@ -77,7 +77,9 @@ class _ViewOnly:
         return False
 
 
-class _Page(_ViewOnly, _ModelAdmin):
+class Page(_ViewOnly, _ModelAdmin):
+    """A table of its own in the console: a list, and a page for each row."""
+
     # An exact COUNT of a large table takes seconds; search results are counted, the whole is not.
     show_full_result_count = False
     list_per_page = 50
@@ -180,7 +182,7 @@ class Movements(_MovementCells, Rows):
 
 
 @admin.register(find_model("Order"))
-class OrderPage(ShowsPeople, _Page):
+class OrderPage(ShowsPeople, Page):
     """Orders, newest first, found by id, customer or reference."""
 
     person_field = "user_id"
@@ -225,7 +227,7 @@ class OrderPage(ShowsPeople, _Page):
 
 
 @admin.register(find_model("Product"))
-class ProductPage(_Page):
+class ProductPage(Page):
     """The catalogue, with what is in stock."""
 
     list_display = ("id", "sku", "name", "price_now", "active", "deleted_at")
@@ -245,23 +247,8 @@ class ProductPage(_Page):
         return render_amount(product.price, product.currency)
 
 
-@admin.register(find_model("Coupon"))
-class CouponPage(_Page):
-    """Coupons, and how often they are used."""
-
-    list_display = ("id", "code", "kind", "value", "currency", "used", "usage_limit", "ends_at", "active")
-    list_filter = ("kind", "active")
-    search_fields = ("=id", "code")
-    search_help_text = "A coupon's id, or a part of its code."
-    ordering = ("-id",)
-    fields = (
-        *("code", "kind", "value", "currency", "minimum_total", "starts_at", "ends_at"),
-        *("usage_limit", "per_customer_limit", "used", "active", "version", "created_at", "updated_at"),
-    )
-
-
 @admin.register(find_model("StockLevel"))
-class StockLevelPage(_Page):
+class StockLevelPage(Page):
     """What is there of each product and what is promised."""
 
     list_display = ("product_id", "sku_link", "on_hand", "reserved", "allocated", "available", "allow_backorder")
@@ -282,7 +269,7 @@ class StockLevelPage(_Page):
 
 
 @admin.register(find_model("StockMovement"))
-class StockMovementPage(_MovementCells, _Page):
+class StockMovementPage(_MovementCells, Page):
     """Every change of stock, newest first."""
 
     list_display = (
@@ -301,7 +288,7 @@ class StockMovementPage(_MovementCells, _Page):
 
 
 @admin.register(find_model("User"))
-class UserPage(ShowsPeople, _Page):
+class UserPage(ShowsPeople, Page):
     """Accounts; the password's hash is shown to nobody, and every reading of names leaves an audit entry."""
 
     list_display = ("id", "email_address", "full_name", "role", "is_active", "created_at")
@@ -346,7 +333,7 @@ class UserPage(ShowsPeople, _Page):
 
 
 @admin.register(find_model("AuditEntry"))
-class AuditPage(_Page):
+class AuditPage(Page):
     """Who changed what, newest first."""
 
     list_display = ("id", "occurred_at", "actor_link", "action", "target_link", "request_id")

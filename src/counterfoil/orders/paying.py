@@ -159,6 +159,29 @@ def refund(
     return asked
 
 
+@transaction_required
+def look_now(payment_id: int, *, actor: Actor, trace: Trace) -> PaymentView:
+    """Have the gateway asked about a payment at once, also when nobody asks any more. Joins; locks the order.
+
+    Raises PaymentNotFound.
+    """
+    declare("payment.look", trace)
+    _lock(payment_id, actor)
+    payments.look_now(payment_id, trace=trace)
+    return read_payment(payment_id, actor=actor)
+
+
+@transaction_required
+def finish_review(payment_id: int, *, reason: str, actor: Actor, trace: Trace) -> PaymentView:
+    """Say that a person has looked at what the machine did not know what to make of. Joins; locks the order.
+
+    Raises PaymentNotFound.
+    """
+    declare("payment.finish_review", trace, reason=reason)
+    _lock(payment_id, actor)
+    return payments.finish_review(payment_id, reason=reason, trace=trace)
+
+
 # ---------------------------------------------------------------- reading
 def read_payment(payment_id: int, *, actor: Actor) -> PaymentView:
     """Return a payment of the caller's orders (staff: anybody's); raises PaymentNotFound."""

@@ -36,7 +36,8 @@ _READ_ONE: Final = QUERIES["read_orders"].format(
 _READ_MANY: Final = QUERIES["read_orders"].format(where="o.id = ANY (%(order_ids)s)", tail="ORDER BY o.id")
 
 _READ_UNFINISHED: Final = QUERIES["read_orders"].format(
-    where="o.user_id = %(user_id)s AND o.status IN ('draft', 'created', 'confirmed')", tail="ORDER BY o.id"
+    where="o.user_id = %(user_id)s AND (o.status IN ('draft', 'created', 'confirmed') OR o.payment_in_flight)",
+    tail="ORDER BY o.id",
 )
 _READ_OF: Final = QUERIES["read_orders"].format(
     where="o.user_id = %(user_id)s AND o.id > %(after)s", tail="ORDER BY o.id LIMIT %(limit)s"
@@ -257,9 +258,12 @@ def read_orders(order_ids: Sequence[int]) -> list[OrderView]:
 
 
 def read_unfinished(user_id: int) -> list[OrderView]:
-    """Return a user's orders that are not at their end: drafts, placed ones whose time has not run out, confirmed."""
+    """Return a user's orders that are not at their end: drafts, placed ones whose time has not run out, confirmed.
+
+    And whatever their status, those whose money is under way.
+    """
     views = [_view(row) for row in fetch_all(_READ_UNFINISHED, {"user_id": user_id})]
-    return [view for view in views if view.status is not OrderStatus.EXPIRED]
+    return [view for view in views if view.status is not OrderStatus.EXPIRED or view.payment_in_flight]
 
 
 def read_orders_of(user_id: int, *, after: int, limit: int) -> list[OrderView]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from django.conf import settings
 
+from counterfoil.coupons import services as coupons
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.ids import new_uuid7
@@ -99,12 +100,16 @@ def _use(view: OrderView, payment: PaymentView, trace: Trace) -> OrderView:
 
 
 def _reinstate(view: OrderView, trace: Trace) -> OrderView:
-    """Take the stock of an expired order again, all of it; returns the order unchanged when some of it is gone."""
+    """Take an expired order's coupons and stock again; returns the order unchanged when some of it is gone."""
+    facts = view.facts
+    if not coupons.retake_uses(facts.coupon_codes, order_id=facts.order_id, user_id=facts.user_id):
+        return view
     wanted = {item.product_id: item.quantity for item in view.facts.items}
     available = inventory.lock_available(list(wanted))
     try:
         pricing.check_stock(wanted, available)
     except InsufficientInventory:
+        coupons.release_uses([facts.order_id])
         return view
     order_id = view.facts.order_id
     inventory.change_reservations(order_id=order_id, deltas=wanted, actor=trace.principal)

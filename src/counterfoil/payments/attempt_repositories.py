@@ -80,6 +80,12 @@ def first_gateway(payment_id: int) -> str:
     return str(row[0])
 
 
+def has_unknown(payment_id: int) -> bool:
+    """Tell whether the outcome of a call of this payment is not known."""
+    sql = "SELECT 1 FROM payment_attempts WHERE payment_id = %(payment)s AND is_unknown LIMIT 1"
+    return fetch_one(sql, {"payment": payment_id}) is not None
+
+
 def count_rejected(payment_id: int, operation: Operation) -> int:
     """Count the calls of this kind that the gateway refused for good."""
     row = fetch_one(
@@ -146,12 +152,17 @@ def _call(row: tuple[Any, ...], payment: PaymentView, refund: RefundView | None)
 
 
 def extend_leases(held: Sequence[tuple[int, int]], *, lease_seconds: float) -> None:
-    """Keep the calls (id, fence) that are still being made; those taken over meanwhile are left alone."""
+    """Keep the calls (id, fence) that are still being made; those taken over meanwhile are left alone.
+
+    Like everything that locks several calls, in the order of their ids.
+    """
     fetch_all(
         """
         UPDATE payment_attempts a
         SET lease_until = now() + make_interval(secs => %(lease)s), next_at = now() + make_interval(secs => %(lease)s)
-        FROM unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS h (id, fence)
+        FROM (SELECT c.id, h.fence FROM payment_attempts c
+              JOIN unnest(%(ids)s::bigint[], %(fences)s::bigint[]) AS h (id, fence) ON h.id = c.id
+              ORDER BY c.id FOR UPDATE OF c) AS h
         WHERE a.id = h.id AND a.fence = h.fence AND a.state = 'running'
         """,
         {"lease": lease_seconds, "ids": [each[0] for each in held], "fences": [each[1] for each in held]},
@@ -226,7 +237,8 @@ def look_now(payment_id: int) -> int:
         """
         UPDATE payment_attempts
         SET noticed_at = now(), next_at = CASE WHEN state = 'running' THEN next_at ELSE now() END
-        WHERE payment_id = %(payment)s AND (next_at IS NOT NULL OR state IN ('due', 'unknown'))
+        WHERE id IN (SELECT id FROM payment_attempts WHERE payment_id = %(payment)s ORDER BY id FOR UPDATE)
+          AND (next_at IS NOT NULL OR state IN ('due', 'unknown'))
         RETURNING 1
         """,
         {"payment": payment_id},

@@ -178,7 +178,10 @@ def _refund(call: Call, gateway: PaymentGateway, timetable: Timetable) -> Outcom
         answer = _sent(lambda: gateway.refund(payment_id, amount=call.amount, reference=reference, key=call.key))
     except ActionRefused as error:
         found = find_refunds(gateway, payment_id, reference=reference)
-        return _judge_refund(call, found) if found else Outcome(Finding.REJECTED, error.code, is_our_fault=True)
+        if found:
+            return _judge_refund(call, found)
+        # An earlier try may still be on its way: what is not there yet may come, and must not be given back again.
+        return Outcome(Finding.UNKNOWN if call.was_sent else Finding.REJECTED, error.code, is_our_fault=True)
     return _judge_refund(call, (answer,))
 
 

@@ -36,6 +36,7 @@ PAYMENTS_CHANNEL: Final = "counterfoil_payments"
 GATEWAY_UNAVAILABLE: Final = "gateway_unavailable"
 GATEWAY_REJECTED: Final = "gateway_rejected"
 UNKNOWN_FOR_A_DAY: Final = "unknown_for_a_day"
+WAITING_FOR_A_DAY: Final = "waiting_for_a_day"
 RESOLVER: Final = "job:payments"
 
 _STATES: Final = {
@@ -139,22 +140,31 @@ def _is_given_up(call: Call, outcome: Outcome, timetable: Timetable) -> bool:
 
 
 def _note_review(call: Call, outcome: Outcome, payment: PaymentView, timetable: Timetable) -> None:
-    """Say why a person must look, or that nobody has to any more."""
+    """Say why a person must look, or that what they had to look for is settled."""
     reason = payment.review_reason
     if outcome.finding is Finding.MISMATCH:
         reason = outcome.code
     elif outcome.is_our_fault:
         reason = f"{outcome.finding.name.lower()}:{outcome.code}"
-    elif outcome.finding in {Finding.SEEN, Finding.DECLINED}:
-        reason = ""
-    elif not reason and timetable.needs_review(max(call.sent_seconds, call.waiting_seconds)):
-        reason = UNKNOWN_FOR_A_DAY
+    elif outcome.finding in {Finding.UNKNOWN, Finding.NOT_EXECUTED}:
+        reason = reason or _overdue(call, outcome, timetable)
+    elif call.is_unknown or call.is_watch or reason in {UNKNOWN_FOR_A_DAY, WAITING_FOR_A_DAY}:
+        # Another call of this payment may still be what the reason is about.
+        reason = reason if attempts.has_unknown(payment.id) else ""
     if reason == payment.review_reason:
         return
     repositories.change_payment(payment.id, {"review_reason": reason[:120]})
     if reason:
         tell = log.error if outcome.is_our_fault or outcome.finding is Finding.MISMATCH else log.warning
         tell("payment.needs_review", payment_id=payment.id, order_id=payment.order_id, reason=reason)
+
+
+def _overdue(call: Call, outcome: Outcome, timetable: Timetable) -> str:
+    """Return the reason to look at a call that has been open for too long, or nothing."""
+    if outcome.finding is Finding.UNKNOWN:
+        return UNKNOWN_FOR_A_DAY if timetable.needs_review(call.sent_seconds) else ""
+    is_waiting = call.operation is not Operation.AUTHORISE and timetable.needs_review(call.waiting_seconds)
+    return WAITING_FOR_A_DAY if is_waiting else ""
 
 
 # ---------------------------------------------------------------- the payment

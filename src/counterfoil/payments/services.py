@@ -48,6 +48,7 @@ __all__ = [
     "extend_leases",
     "find_payment",
     "find_refund",
+    "finish_review",
     "list_payments",
     "list_refunds",
     "look_now",
@@ -224,6 +225,18 @@ def look_now(payment_id: int, *, trace: Trace) -> int:
     _lock(payment_id)
     declare_change(actor=trace.principal, action="payment.look", request_id=trace.request_id)
     return attempts.look_now(payment_id)
+
+
+@transaction_required
+def finish_review(payment_id: int, *, reason: str, trace: Trace) -> PaymentView:
+    """Note that a person has looked at a payment, and what they found. Joins. Raises PaymentNotFound."""
+    payment = _lock(payment_id)
+    if payment.review_reason:
+        declare_change(
+            actor=trace.principal, action="payment.finish_review", request_id=trace.request_id, reason=reason
+        )
+        repositories.change_payment(payment_id, {"review_reason": ""})
+    return _read(payment_id)
 
 
 # ---------------------------------------------------------------- reading

@@ -19,6 +19,7 @@ from counterfoil.orders import services as orders
 from counterfoil.orders.events import TimelineEntry
 from counterfoil.orders.history import OrderView
 from counterfoil.privacy.errors import ExportTooLarge
+from counterfoil.privacy.money_export import PaidBack, PaidIn, collect_money
 from counterfoil.users import services as users
 
 _PAGE: Final = 500
@@ -188,6 +189,8 @@ class PersonalData(msgspec.Struct, frozen=True):
     api_keys: list[Key]
     links: list[Link]
     orders: list[SoldOrder]
+    payments: list[PaidIn]
+    refunds: list[PaidBack]
     fulfillments: list[Consignment]
     returns: list[GivenBack]
     holds: list[Stop]
@@ -205,6 +208,7 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
         sold.append(_sold_order(view, events))
     access = users.find_access(user_id)
     order_ids = [order.id for order in sold]
+    paid_in, paid_back = collect_money(order.id for order in sold if any(_is_about_money(e) for e in order.events))
     return PersonalData(
         _account(user),
         {field: getattr(user.profile, field) for field in user.profile.__dataclass_fields__},
@@ -212,6 +216,8 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
         [_key(each) for each in access.api_keys],
         [Link(*each) for each in access.links],
         sold,
+        paid_in,
+        paid_back,
         [_consignment(each) for each in fulfilment.read_fulfillments_of(order_ids)],
         [_given_back(each) for each in returns.read_returns_of(order_ids)],
         [
@@ -221,6 +227,10 @@ def collect_personal_data(user_id: int, *, orders_max: int | None) -> PersonalDa
         [Note(each.order_id, each.text, each.created_at) for each in remarks.read_notes_of(user_id, order_ids)],
         list(_audit_lines(user_id)),
     )
+
+
+def _is_about_money(event: Event) -> bool:
+    return event.type.startswith("payment.")
 
 
 def _account(user: users.UserRecord) -> Account:
@@ -346,7 +356,7 @@ def _tables(data: PersonalData) -> Iterator[tuple[str, list[dict[str, object]]]]
     yield "order_lines", [{"order_id": order["id"], **line} for order in sold for line in order["lines"]]
     yield "order_adjustments", [{"order_id": order["id"], **part} for order in sold for part in order["adjustments"]]
     yield "order_events", [{"order_id": order["id"], **event} for order in sold for event in order["events"]]
-    for name in ("fulfillments", "returns", "holds", "order_notes"):
+    for name in ("payments", "refunds", "fulfillments", "returns", "holds", "order_notes"):
         yield name, [msgspec.to_builtins(each) for each in getattr(data, name)]
     yield "audit", [msgspec.to_builtins(line) for line in data.audit]
 

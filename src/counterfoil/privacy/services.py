@@ -21,6 +21,7 @@ from counterfoil.infrastructure.database import no_transaction, transaction
 from counterfoil.infrastructure.idempotency import delete_keys_of
 from counterfoil.orders import services as orders
 from counterfoil.orders.commands import Trace
+from counterfoil.orders.history import OrderView
 from counterfoil.privacy import repositories
 from counterfoil.privacy.errors import SweepRefused
 from counterfoil.privacy.export import PersonalData, collect_personal_data
@@ -118,9 +119,14 @@ def _require_no_open_order(case: _Case) -> None:
     open_orders = orders.find_open_orders(case.user_id)
     if not open_orders or not case.must_wait:
         return
-    named = ", ".join(f"{view.facts.order_id} ({view.status})" for view in open_orders[:_ORDERS_NAMED_MAX])
+    named = ", ".join(_name(view) for view in open_orders[:_ORDERS_NAMED_MAX])
     more = f" and {len(open_orders) - _ORDERS_NAMED_MAX} more" if len(open_orders) > _ORDERS_NAMED_MAX else ""
     raise _Deferred(f"These orders are not finished: {named}{more}.")
+
+
+def _name(order: OrderView) -> str:
+    money = ", its money is under way" if order.payment_in_flight else ""
+    return f"{order.facts.order_id} ({order.status}{money})"
 
 
 # ---------------------------------------------------------------- erasure

@@ -173,9 +173,9 @@ def test_a_dispatcher_that_is_told_to_stop_finishes_what_is_under_way_and_takes_
 
 
 def test_a_full_dispatcher_takes_no_more_than_it_has_threads(
-    desk: Desk, slow: Slow, make_order: Callable[[], int]
+    desk: Desk, slow: Slow, payable_order: Callable[[], int]
 ) -> None:
-    desks = [desk, *(Desk(make_order(), desk.db) for _ in range(3))]
+    desks = [desk, *(Desk(payable_order(), desk.db) for _ in range(3))]
     for each in desks:
         each.start()
     with dispatching(desk, threads=2):
@@ -189,10 +189,10 @@ def test_a_full_dispatcher_takes_no_more_than_it_has_threads(
         eventually(lambda: all(each.attempts()[0][1] == "succeeded" for each in desks))
 
 
-def test_two_dispatchers_send_each_payment_once(desk: Desk, make_order: Callable[[], int]) -> None:
+def test_two_dispatchers_send_each_payment_once(desk: Desk, payable_order: Callable[[], int]) -> None:
     gateway = Counting()
     desk.sandbox, desk.gateways = gateway, Gateways({"sandbox": gateway}, primary="sandbox")
-    desks = [desk, *(Desk(make_order(), desk.db) for _ in range(11))]
+    desks = [desk, *(Desk(payable_order(), desk.db) for _ in range(11))]
     with dispatching(desk, threads=3), dispatching(desk, threads=3):
         payments = [each.start() for each in desks]
         eventually(lambda: all(desk.read(payment).status == "authorized" for payment in payments))

@@ -81,6 +81,24 @@ def test_what_agrees_in_the_end_needs_nobody_any_more(desk: Desk) -> None:
     assert desk.read(payment).review_reason == ""
 
 
+def test_one_refund_that_agrees_does_not_hide_another_that_does_not(desk: Desk) -> None:
+    payment = desk.start(capture_now=True)
+    desk.work()
+    gateway = lie(desk, {"amount": Money(1, "EUR")})
+    gateway._book = desk.sandbox._book  # noqa: SLF001
+    desk.refund(payment, Money(1000, "EUR"))
+    desk.work()
+    gateway.change = {}
+    desk.refund(payment, Money(500, "EUR"))
+
+    assert desk.work() == ["refund.succeeded"]
+
+    assert desk.read(payment).review_reason == "amount_mismatch"
+    desk.make_due()
+    assert desk.work() == ["refund.succeeded"]
+    assert desk.read(payment).review_reason == ""
+
+
 def test_a_refund_that_takes_its_time_is_waited_for(desk: Desk) -> None:
     payment = desk.start(capture_now=True)
     desk.work()

@@ -19,6 +19,7 @@ from counterfoil.payments.errors import (
     PaymentKeyReused,
     PaymentNotFound,
 )
+from counterfoil.payments.gateways.base import OutcomeUnknown
 from counterfoil.payments.gateways.registry import Gateways
 from counterfoil.payments.gateways.sandbox import SandboxGateway
 from counterfoil.payments.services import allowed_payment_actions, list_payments, read_balance, totals_of
@@ -358,6 +359,47 @@ def test_a_capture_and_a_refund_wait_for_a_gateway_that_is_away(desk: Desk) -> N
     assert (len(keys), len(set(keys))) == (4, 2)
 
 
+def test_what_has_waited_for_a_gateway_for_a_day_is_told_to_a_person_until_it_is_done(desk: Desk) -> None:
+    gateway = Away()
+    gateway.is_away = False
+    use(desk, gateway)
+    payment = desk.start()
+    desk.work()
+    gateway.is_away = True
+    desk.capture(payment)
+    desk.work()
+    assert desk.read(payment).review_reason == ""
+    desk.age(hours=25)
+    desk.make_due()
+    desk.work()
+    assert desk.read(payment).review_reason == "waiting_for_a_day"
+    gateway.is_away = False
+    desk.make_due()
+
+    assert desk.work() == ["payment.captured"]
+
+    assert desk.read(payment).review_reason == ""
+
+
+def test_a_rejected_call_stays_with_a_person_until_they_have_looked(desk: Desk) -> None:
+    from desk import committed
+
+    from counterfoil.payments import services
+
+    use(desk, Refusing())
+    payment = desk.start()
+    desk.work()
+    desk.capture(payment)
+    desk.work()
+    desk.void(payment)
+    assert desk.work() == ["payment.voided"]
+    assert desk.read(payment).review_reason == "rejected:charge_expired_for_capture"
+
+    view = committed(lambda: services.finish_review(payment.id, reason="hold had ended", trace=Trace()))
+
+    assert view.review_reason == ""
+
+
 # ---------------------------------------------------------------- lost answers of the other operations
 @pytest.mark.parametrize("does_nothing", [False, True])
 @pytest.mark.parametrize("operation", ["capture", "void", "refund"])
@@ -414,6 +456,31 @@ def test_a_refused_refund_has_failed_and_leaves_the_money_refundable(desk: Desk)
     assert (failed.status, failed.failure_code) == ("failed", "charge_disputed")
     assert desk.read(payment).refundable == PRICE
     assert len(desk.ledger()) == 2
+
+
+def test_a_refund_that_is_refused_after_a_lost_answer_is_not_called_failed(desk: Desk) -> None:
+    class Slow(Refusing):
+        is_lost = True
+
+        def refund(self, payment_id: str, *, amount: Money, reference: str, key: str) -> Any:
+            if self.is_lost:
+                raise OutcomeUnknown("timeout", gateway=self.name)
+            return super().refund(payment_id, amount=amount, reference=reference, key=key)
+
+    gateway = Slow()
+    use(desk, gateway)
+    payment = desk.start(capture_now=True)
+    desk.work()
+    refund = desk.refund(payment)
+    assert desk.work() == ["refund.unknown"]
+    gateway.is_lost = False
+    desk.make_due()
+
+    assert desk.work() == []
+
+    assert desk.read_refund(refund).status == "unknown"
+    assert desk.read(payment).review_reason == "unknown:charge_disputed"
+    assert desk.read(payment).refundable == Money(0, "EUR")
 
 
 def test_a_void_that_comes_too_late_finds_the_money_taken(desk: Desk) -> None:
@@ -532,3 +599,41 @@ def test_a_payment_that_is_not_there_is_not_found(desk: Desk) -> None:
                 lambda start=start, values=values: start(2**40, amount=None, client_key=KEY, trace=Trace(), **values)  # type: ignore[misc]
             )
     assert desk.order_id
+
+
+# ---------------------------------------------------------------- the trail
+def test_every_change_says_who_and_why_and_nothing_of_the_buyers_means_of_payment(desk: Desk) -> None:
+    first = desk.db.execute("SELECT coalesce(max(id), 0) FROM audit_entries").fetchone()
+    assert first is not None
+    payment = desk.start("pm_card_visa", return_url="https://shop.example/back?basket=17", capture_now=True)
+    desk.work()
+    refund = desk.refund(payment, Money(1000, "EUR"))
+    desk.work()
+    ids = [row[0] for row in desk.db.execute("SELECT id FROM payment_attempts WHERE payment_id = %s", [payment.id])]
+
+    entries = desk.db.execute(
+        "SELECT actor, action, target, changes::text FROM audit_entries WHERE id > %s"
+        " AND ((target = 'payment' AND target_id = %s) OR (target = 'refund' AND target_id = %s)"
+        "      OR (target = 'payment_attempt' AND target_id = ANY (%s))) ORDER BY id",
+        [first[0], payment.id, refund.id, ids],
+    ).fetchall()
+
+    who, worker = desk.trace.principal, "job:payments"
+    assert [row[:3] for row in entries] == [
+        (who, "payment.start", "payment"),
+        (who, "payment.start", "payment_attempt"),
+        (worker, "payment.claim", "payment_attempt"),
+        (worker, "payment.authorise", "payment_attempt"),
+        (worker, "payment.authorise", "payment"),
+        (who, "refund.start", "refund"),
+        (who, "refund.start", "payment_attempt"),
+        (worker, "payment.claim", "payment_attempt"),
+        (worker, "payment.refund", "payment_attempt"),
+        (worker, "payment.refund", "refund"),
+        (worker, "payment.refund", "payment"),
+    ]
+    text = "".join(row[3] for row in entries)
+    assert "pm_card_visa" not in text
+    assert "shop.example" not in text
+    stored = desk.db.execute("SELECT method, return_url FROM payment_attempts WHERE id = ANY (%s)", [ids]).fetchall()
+    assert stored == [("", ""), ("", "")]

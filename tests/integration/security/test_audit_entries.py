@@ -242,6 +242,8 @@ ELSEWHERE = {
     "POST /api/v1/payments/{payment_id}/capture",
     "POST /api/v1/payments/{payment_id}/void",
     "POST /api/v1/payments/{payment_id}/refunds",
+    "POST /api/v1/payments/{payment_id}/look",
+    "POST /api/v1/payments/{payment_id}/review",
     "POST /payments/callbacks/{provider}",
     "POST /api/v1/orders/{order_id}/preview",
     "POST /api/v1/orders/{order_id}/complete",

@@ -127,6 +127,8 @@ def test_the_worker_deletes_sessions_of_the_console_that_are_over(
 # What the API asks for the same; None: the catalogue is public.
 PAGES = {
     "order": "orders:everybody",
+    "payment": "payments:read",
+    "refund": "payments:read",
     "product": None,
     "stocklevel": "inventory:read",
     "stockmovement": "inventory:read",

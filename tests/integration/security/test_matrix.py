@@ -152,6 +152,8 @@ PAYMENT_CASES: dict[str, Case] = {
     "GET /api/v1/payments/{payment_id}": paid(200),
     "POST /api/v1/payments/{payment_id}/capture": paid(409, "/capture", body=sending(), key=True),
     "POST /api/v1/payments/{payment_id}/void": paid(409, "/void", key=True),
+    "POST /api/v1/payments/{payment_id}/look": paid(200, "/look"),
+    "POST /api/v1/payments/{payment_id}/review": paid(200, "/review", body=sending(reason="asked the bank")),
     "GET /api/v1/payments/{payment_id}/refunds": paid(200, "/refunds"),
     "POST /api/v1/payments/{payment_id}/refunds": paid(409, "/refunds", body=sending(amount="99.00"), key=True),
     "GET /api/v1/refunds/{refund_id}": Case(

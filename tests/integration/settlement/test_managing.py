@@ -175,6 +175,41 @@ def test_what_does_not_exist_is_not_found(till: Till, path: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "PAYMENT_NOT_FOUND")
 
 
+def test_what_needs_a_person_is_off_the_list_when_one_has_looked(till: Till) -> None:
+    order = till.order()
+    till.pay(order, "pm_sandbox_rejected")
+    [doubtful] = till.payments(order)
+    before = till.read(order)
+
+    refused = till.customer.post(f"/api/v1/payments/{doubtful['id']}/review", json={"reason": "mine"})
+    looked = till.act(doubtful["id"], "review", {"reason": "the token was mistyped"})
+
+    assert doubtful["review_reason"] == "rejected:parameter_invalid"
+    assert till.customer.get(doubtful["status_url"]).json()["review_reason"] is None
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "ROLE_MISSING")
+    assert (looked.status_code, looked.json()["review_reason"]) == (200, None)
+    assert till.read(order) == before
+    entry = till.db.execute(
+        "SELECT action, reason FROM audit_entries WHERE target = 'payment' AND target_id = %s ORDER BY id DESC LIMIT 1",
+        [doubtful["id"]],
+    ).fetchone()
+    assert entry == ("payment.finish_review", "the token was mistyped")
+
+
+def test_a_lost_answer_is_looked_for_when_staff_say_so(till: Till) -> None:
+    """Nobody looks by the clock any more; the customer may not ask for it."""
+    order = till.order()
+    pending = till.pay(order, "pm_sandbox_answer_lost").json()
+    till.db.execute("UPDATE payment_attempts SET next_at = NULL WHERE payment_id = %s", [pending["id"]])
+
+    refused = till.customer.post(f"/api/v1/payments/{pending['id']}/look")
+    asked = till.act(pending["id"], "look")
+
+    assert refused.status_code == 403
+    assert asked.status_code == 200
+    wait_until(lambda: till.axes(order) == ("confirmed", "paid"))
+
+
 def test_the_trail_names_who_asked_and_who_recorded(till: Till) -> None:
     order, payment = take(till)
     request_id = f"req-{secrets.token_hex(8)}"

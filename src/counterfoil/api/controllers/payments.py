@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from litestar import Controller, Response, get, post
 from litestar.params import Parameter
 
-from counterfoil.api.answers import AnyRequest, also, answer, problems, trace_of
+from counterfoil.api.answers import AnyRequest, also, answer, problems, trace_of, write_once
 from counterfoil.api.controllers.orders import OrderId
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.fields import ID_MAX, encode_body
@@ -23,6 +23,7 @@ from counterfoil.api.schemas.payments import (
     RefundIn,
     RefundList,
     RefundOut,
+    ReviewIn,
     render_payment,
     render_refund,
     result_of,
@@ -160,6 +161,32 @@ class PaymentsController(Controller):
         return await _answer_action(request, None, payment_id, ask, Operation.VOID, PaymentState.CANCELLED)
 
     @post(
+        "/payments/{payment_id:int}/look",
+        summary="Ask the gateway about a payment now",
+        description="A worker asks at once what it would have asked later, or not at all any more.",
+        status_code=200,
+        responses=problems(400, 401, 403, 404, 409, 422, 503),
+        permission=Permission.PAYMENTS_CAPTURE,
+        sync_to_thread=True,
+    )
+    def look_at_payment(self, request: AnyRequest, payment_id: PaymentId) -> Response[PaymentOut]:
+        """Answer the payment as it is before that."""
+        return _write_payment(request, None, payment_id, paying.look_now)
+
+    @post(
+        "/payments/{payment_id:int}/review",
+        summary="Say that a person has looked at a payment",
+        description="Takes it off the list of those that need one, with what was found.",
+        status_code=200,
+        responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 503),
+        permission=Permission.PAYMENTS_REFUND,
+        sync_to_thread=True,
+    )
+    def review_payment(self, request: AnyRequest, payment_id: PaymentId, data: ReviewIn) -> Response[PaymentOut]:
+        """Answer the payment without its `review_reason`; 200 also when it had none."""
+        return _write_payment(request, data, payment_id, partial(paying.finish_review, reason=data.reason))
+
+    @post(
         "/payments/{payment_id:int}/refunds",
         summary="Give money back",
         description="All that is left of what was taken, or a part, as often as there is something left." + _KEYED,
@@ -264,6 +291,20 @@ async def _answer_action(
         begin=begin,
         is_known=lambda payment: payment.pending != operation,
         judge=partial(_judge_action, operation=operation, wanted=wanted, party=party_of(actor)),
+        authorise=lambda: _require_may_see_payment(payment_id, actor),
+    )
+
+
+def _write_payment(
+    request: AnyRequest, body: Any, payment_id: int, change: Callable[..., PaymentView]
+) -> Response[PaymentOut]:
+    """Change a payment in one transaction, with no gateway to wait for."""
+    actor, trace = current_actor(request), trace_of(request)
+    return write_once(
+        request,
+        body,
+        lambda: render_payment(change(payment_id, actor=actor, trace=trace), party_of(actor)),
+        status=200,
         authorise=lambda: _require_may_see_payment(payment_id, actor),
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from counterfoil.api.schemas.fields import END, Amount, OptionalLine
+from counterfoil.api.schemas.fields import END, Amount, Line, OptionalLine
 from counterfoil.orders.paying import PayTerms, actions_of, could_not_be_asked
 from counterfoil.orders.states import Party
 from counterfoil.payments.states import PaymentState, RefundState
@@ -56,6 +56,12 @@ class RefundIn(Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=Tr
 
     amount: Amount | None = None
     reason: OptionalLine = ""
+
+
+class ReviewIn(Struct, forbid_unknown_fields=True, frozen=True):
+    """What a person has found."""
+
+    reason: Line
 
 
 class PaymentResult(StrEnum):
