@@ -91,7 +91,9 @@ def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_counterfoil(
+    *arguments: str, check: bool = True, seconds: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "counterfoil", *arguments],
@@ -99,7 +101,7 @@ def run_counterfoil(*arguments: str, check: bool = True, **environment: str) -> 
         capture_output=True,
         text=True,
         check=check,
-        timeout=240,
+        timeout=seconds,
     )
 
 

@@ -8,6 +8,7 @@ from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
 from counterfoil.orders.models import Adjustment, Order, OrderItem
 from counterfoil.payments.models import GatewayNotice, LedgerEntry, Payment, PaymentAttempt, Refund
+from counterfoil.payments.reconciliation_models import GatewayFinding, GatewayReconciliation
 from counterfoil.privacy.models import ErasureRequest
 from counterfoil.products.models import Product
 from counterfoil.users.access_models import AccessRevocation, ApiKey, OneTimeToken, RefreshToken, SignIn
@@ -24,7 +25,9 @@ __all__ = [
     "ErasureRequest",
     "Fulfillment",
     "FulfillmentLine",
+    "GatewayFinding",
     "GatewayNotice",
+    "GatewayReconciliation",
     "Hold",
     "IdempotencyKey",
     "LedgerEntry",

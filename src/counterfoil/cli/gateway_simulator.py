@@ -29,7 +29,7 @@ def gateway_simulator(
         str, typer.Option(help="What goes wrong: a JSON file, or name=value,name=value (docs: Payments).")
     ] = "",
     webhook_url: Annotated[str, typer.Option(help="Where to send notices, on this machine.")] = "",
-    webhook_secret: Annotated[str, typer.Option(help="Signs the notices.")] = "whsec_simulator",  # noqa: S107 - guards nothing
+    webhook_secret: Annotated[str, typer.Option(help="Signs the notices.")] = "whsec_of_the_simulator",  # noqa: S107 - guards nothing
     api_key: Annotated[str, typer.Option(help="The key that callers must show.")] = "sk_test_simulator",
     seed: Annotated[int, typer.Option(help="Repeats the same faults.")] = 0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the addresses to this file.")] = None,

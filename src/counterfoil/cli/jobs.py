@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ _COMPLETION_ORDERS_MAX: Final = 200
 # Each takes a handful of small transactions, and the expiry of orders must not wait for long.
 _ERASURES_MAX: Final = 10
 _DELETED_ROWS_MAX: Final = 1000
+# Whether today's comparison with the gateway has been made is worth a look a minute.
+_COMPARISON_LOOK_SECONDS: Final = 60.0
 _MAILS_MAX: Final = 20
 # A mail that is on its way is finished first, unless the mail server stands still: then it is sent again later.
 _MAIL_STOP_SECONDS_MAX: Final = 15
@@ -36,12 +39,15 @@ class Job:
 def run_jobs(stop: threading.Event) -> None:
     """Run every job in rounds until told to stop.
 
-    Mails go out beside them: a mail server may take a minute to say no. So are gateways asked for money.
+    Mails go out beside them: a mail server may take a minute to say no. So are gateways asked for money, and for their
+    lists.
     """
     mails = threading.Thread(target=_run_until, args=[_mail_jobs(), stop], daemon=True)
     mails.start()
     payments = threading.Thread(target=_make_dispatcher().run, args=[stop])
     payments.start()
+    comparisons = threading.Thread(target=_run_until, args=[_gateway_jobs(stop), stop], daemon=True)
+    comparisons.start()
     _run_until(_database_jobs(), stop)
     mails.join(_MAIL_STOP_SECONDS_MAX)
     payments.join()  # ends by itself, within the time that a call takes
@@ -162,3 +168,31 @@ def _make_dispatcher() -> Dispatcher:
     from counterfoil.payments.wiring import gateways
 
     return Dispatcher(gateways(), settle)
+
+
+def _gateway_jobs(stop: threading.Event) -> list[Job]:
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+    from counterfoil.payments.reconciliation import reconcile_if_due
+    from counterfoil.payments.wiring import gateways_for_lists
+
+    def compare() -> int:
+        trace = Trace("job:reconcile-gateway", new_request_id())
+        found = [reconcile_if_due(gateway, trace, stop=stop) for gateway in gateways_for_lists().by_name.values()]
+        return sum(each is not None for each in found)
+
+    return [Job("reconcile_gateway", _every(_COMPARISON_LOOK_SECONDS, compare), 1000)]
+
+
+def _every(seconds: float, run: Callable[[], int]) -> Callable[[], int]:
+    """Run something no more often than this."""
+    next_at = 0.0
+
+    def run_seldom() -> int:
+        nonlocal next_at
+        if time.monotonic() < next_at:
+            return 0
+        next_at = time.monotonic() + seconds
+        return run()
+
+    return run_seldom

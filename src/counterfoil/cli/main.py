@@ -15,6 +15,7 @@ from counterfoil.cli import (
     audit,
     demo,
     doctor,
+    drill,
     gateway_simulator,
     keys,
     privacy,
@@ -53,7 +54,9 @@ app.command(name="load-demo", rich_help_panel=_RUN)(demo.load_demo)
 app.command(rich_help_panel=_PROVE)(proofs.bench)
 app.command(rich_help_panel=_PROVE)(proofs.replay)
 app.command(rich_help_panel=_PROVE)(reconcile.reconcile)
+app.command(name="reconcile-gateway", rich_help_panel=_PROVE)(reconcile.reconcile_gateway)
 app.add_typer(audit.app, rich_help_panel=_PROVE)
+app.add_typer(drill.app, rich_help_panel=_PROVE)
 app.command(rich_help_panel=_PROVE)(gateway_simulator.gateway_simulator)
 app.command(rich_help_panel=_OPERATE)(doctor.doctor)
 app.command(name="create-api-key", rich_help_panel=_OPERATE)(access.create_api_key)

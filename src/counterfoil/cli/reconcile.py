@@ -1,8 +1,9 @@
-"""`counterfoil reconcile`: every identity of the domain on the whole database."""
+"""`counterfoil reconcile`: every identity of the domain on the whole database; and the same with the gateway's list."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from counterfoil.cli.service import TerminalError, use_database
 
 if TYPE_CHECKING:
+    from counterfoil.payments.reconciliation import Comparison
     from counterfoil.proof.reconcile import Finding, Snapshot
 
 
@@ -100,3 +102,78 @@ def _write_report(report: dict[str, Any], target: str | None) -> None:
         Path(target).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise TerminalError(f"The report cannot be written to {target}: {error.strerror}.") from error
+
+
+# ---------------------------------------------------------------- with the gateway
+def reconcile_gateway(
+    since: Annotated[
+        datetime | None, typer.Option(help="Payments created from then on, in UTC; by default eight days ago.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Up to then, in UTC; by default now.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data directory of `counterfoil up`, when DATABASE_URL is not set.")
+    ] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the report to FILE, or - for stdout.")] = None,
+) -> None:
+    """Hold payments and refunds against the gateway's own list, both ways; exits with 1 when anything differs.
+
+    Payments under way are no difference. What differs is stored, and repaired by nobody but a person.
+    """
+    use_database(data)
+    from counterfoil.payments.wiring import gateways_for_lists
+
+    console = Console(stderr=json_file == "-", soft_wrap=True, highlight=False)
+    compared = [_compare(gateway, since, until, console) for gateway in gateways_for_lists().by_name.values()]
+    findings = [_finding(each.gateway, found) for each in compared for found in each.differences]
+    report = {
+        "gateways": [
+            {
+                "gateway": each.gateway,
+                "since": each.span.start,
+                "until": each.span.end,
+                "payments": each.payments,
+                "refunds": each.refunds,
+                "looked_at_again": len(each.looked_at),
+            }
+            for each in compared
+        ],
+        "findings": findings,
+    }
+    _write_report(report, json_file)
+    for finding in findings:
+        console.print(f"[red]{finding['code']}[/]  {escape(finding['sentence'])}")
+    verdict = "[bold green]0 findings[/]" if not findings else f"[bold red]{len(findings):,} findings[/]"
+    payments, refunds = sum(each.payments for each in compared), sum(each.refunds for each in compared)
+    console.print(f"{payments:,} payments, {refunds:,} refunds, {verdict}.")
+    if findings:
+        raise typer.Exit(1)
+
+
+def _compare(gateway: Any, since: datetime | None, until: datetime | None, console: Console) -> Comparison:
+    from counterfoil.kernel.ids import new_request_id
+    from counterfoil.orders.commands import Trace
+    from counterfoil.payments.gateways.base import TimeSpan
+    from counterfoil.payments.reconciliation import default_span, reconcile_gateway
+
+    usual = default_span()
+    span = TimeSpan(_utc(since) if since else usual.start, _utc(until) if until else usual.end)
+    if span.start >= span.end:
+        raise TerminalError("--since must be before --until.")
+    with console.status(f"Comparing with {gateway.name}"):
+        return reconcile_gateway(gateway, span, Trace("cli:reconcile-gateway", new_request_id()))
+
+
+def _utc(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _finding(gateway: str, found: Any) -> dict[str, Any]:
+    return {
+        "gateway": gateway,
+        "code": found.code,
+        "subject": found.subject,
+        "sentence": found.sentence,
+        "order_id": found.order_id,
+        "payment_id": found.payment_id,
+        "refund_id": found.refund_id,
+    }

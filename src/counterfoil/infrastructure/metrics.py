@@ -126,6 +126,15 @@ PAYMENT_REVIEWS: Final = Gauge(
     "counterfoil_payments_to_review", "Payments that a person must look at.", registry=REGISTRY
 )
 
+GATEWAY_FINDINGS: Final = Gauge(
+    "counterfoil_gateway_findings", "Open differences between our payments and the gateways' lists.", registry=REGISTRY
+)
+GATEWAY_COMPARED_SECONDS: Final = Gauge(
+    "counterfoil_gateway_compared_seconds",
+    "Time since our payments were last compared with a gateway's list; 0 if they never were.",
+    registry=REGISTRY,
+)
+
 
 @functools.cache  # bounded by methods x routes x statuses; a look-up by label names costs 3 µs each time
 def _request_metrics(method: str, route: str, status: int) -> tuple[Counter, Histogram]:

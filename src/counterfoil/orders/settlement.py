@@ -100,18 +100,17 @@ def _use(view: OrderView, payment: PaymentView, trace: Trace) -> OrderView:
 
 
 def _reinstate(view: OrderView, trace: Trace) -> OrderView:
-    """Take an expired order's coupons and stock again; returns the order unchanged when some of it is gone."""
-    facts = view.facts
-    if not coupons.retake_uses(facts.coupon_codes, order_id=facts.order_id, user_id=facts.user_id):
+    """Take the coupons and the stock of an expired order again, all of them; unchanged when some of it is gone."""
+    facts, order_id = view.facts, view.facts.order_id
+    if not coupons.retake_uses(facts.coupon_codes, order_id=order_id, user_id=facts.user_id):
         return view
-    wanted = {item.product_id: item.quantity for item in view.facts.items}
+    wanted = {item.product_id: item.quantity for item in facts.items}
     available = inventory.lock_available(list(wanted))
     try:
         pricing.check_stock(wanted, available)
     except InsufficientInventory:
-        coupons.release_uses([facts.order_id])
+        coupons.release_uses([order_id])
         return view
-    order_id = view.facts.order_id
     inventory.change_reservations(order_id=order_id, deltas=wanted, actor=trace.principal)
     step = require_transition(view, OrderAction.REINSTATE, Party.GATEWAY)
     hold_seconds = settings.COUNTERFOIL.counterfoil_hold_seconds

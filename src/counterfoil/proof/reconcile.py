@@ -18,7 +18,7 @@ from counterfoil.orders.states import BEGINNINGS, CHILD_EVENTS, TRANSITIONS, Ord
 
 QUERIES: Final = {
     name: sql
-    for file in ("reconcile.sql", "reconcile_life.sql")
+    for file in ("reconcile.sql", "reconcile_life.sql", "reconcile_money.sql")
     for name, sql in load_queries(Path(__file__).with_name(file)).items()
 }
 # Enough to see a pattern; all differences are counted.
@@ -87,6 +87,15 @@ CHECKS: Final = (
     Check("fulfillments_fit_lines", "fulfillments", "No unit is in two fulfillments."),
     Check("returns_fit_shipments", "returns", "No unit is in two returns, and none that was not shipped."),
     Check("axes_follow_children", "orders", "An order tells of its fulfillments, returns and holds what they say."),
+    Check("order_money_follows_payments", "orders", "An order tells of its money what its payments say."),
+    Check("payments_fit_their_order", "payments", "Every payment is in its order's currency."),
+    Check("refunds_fit_their_payment", "payments", "Nothing is given back that was not taken."),
+    Check("ledger_equals_payments", "payments", "The ledger's balance is what was taken and not given back."),
+    Check("postings_balance", "ledger_entries", "Every posting of the ledger sums to zero."),
+    Check("open_money_has_a_call", "payments", "Whatever is on its way has a call that somebody makes."),
+    Check("confirmed_orders_were_covered", "orders", "No order was confirmed without its money, but on terms."),
+    Check("undone_orders_keep_no_money", "orders", "An order that is off keeps no money."),
+    Check("money_is_told_once", "payments", "Every capture and refund has one event, and those are all."),
 )
 
 

@@ -9,7 +9,8 @@ SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM order_item
        (SELECT count(*) FROM idempotency_keys) AS idempotency_keys,
        (SELECT count(*) FROM adjustments) AS adjustments, (SELECT count(*) FROM coupons) AS coupons,
        (SELECT count(*) FROM coupon_uses) AS coupon_uses,
-       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns;
+       (SELECT count(*) FROM fulfillments) AS fulfillments, (SELECT count(*) FROM returns) AS returns,
+       (SELECT count(*) FROM payments) AS payments, (SELECT count(*) FROM ledger_entries) AS ledger_entries;
 
 -- name: stock_levels_equal_movements
 SELECT product_id, c.counter, c.expected, c.found

@@ -60,7 +60,7 @@ def adjustment_facts(*told: tuple[str, str, int]) -> str:
     return f"jsonb_build_array({', '.join(each)})"
 
 
-VIOLATIONS = (
+ORDER_VIOLATIONS = (
     Violation(
         "stock_levels_equal_movements",
         ("UPDATE stock_levels SET on_hand = on_hand + 5 WHERE product_id = {tea}",),

@@ -18,13 +18,15 @@ import httpx
 import jwt
 import psycopg
 import pytest
-from planted_violations import VIOLATIONS, Violation
+from planted_money import MONEY_VIOLATIONS
+from planted_violations import ORDER_VIOLATIONS, Violation
 
 from conftest import run_counterfoil, running_service
 from counterfoil.proof.reconcile import CHECKS, QUERIES, open_snapshot
 
 Rows = list[dict[str, str]]
 ORDERS = "/api/v1/orders"
+VIOLATIONS = (*ORDER_VIOLATIONS, *MONEY_VIOLATIONS)
 
 
 @dataclass(frozen=True)

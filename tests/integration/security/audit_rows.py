@@ -36,6 +36,7 @@ TABLES = {
     "payment": ("payments", "id"),
     "payment_attempt": ("payment_attempts", "id"),
     "refund": ("refunds", "id"),
+    "gateway_finding": ("gateway_findings", "id"),
 }
 
 

@@ -143,6 +143,17 @@ class Till:
                 latest[payment["payment_id"]] = payment["status"], payment["captured"]["amount_minor"]
         return list(latest.values())
 
+    def given_back(self, order_id: int) -> list[int]:
+        """What the sandbox has given back for an order, refund by refund; its journal is the truth."""
+        ids, found = set(), []
+        for text in Path(self.environment["COUNTERFOIL_SANDBOX_JOURNAL"]).read_text().splitlines():
+            line = json.loads(text)
+            if (payment := line.get("payment")) and payment["reference"].startswith(f"o{order_id}-"):
+                ids.add(payment["payment_id"])
+            if (refund := line.get("refund")) and refund["payment_id"] in ids:
+                found.append(refund["amount"]["amount_minor"])
+        return found
+
     def require_identities(self) -> None:
         """Every identity of the domain holds in the shop's database."""
         report = run_counterfoil("reconcile", check=False, DATABASE_URL=self.service.database_url)

@@ -18,6 +18,8 @@ from counterfoil.infrastructure.key_store import keys_are_loaded
 from counterfoil.infrastructure.metrics import (
     AUDIT_UNSEALED_ENTRIES,
     AUDIT_UNSEALED_SECONDS,
+    GATEWAY_COMPARED_SECONDS,
+    GATEWAY_FINDINGS,
     INTAKE_WAITING,
     PAYMENT_CALLS_WAITING,
     PAYMENT_REVIEWS,
@@ -25,6 +27,7 @@ from counterfoil.infrastructure.metrics import (
     PAYMENT_UNKNOWN_SECONDS,
     render_metrics,
 )
+from counterfoil.payments.reconciliation import RECONCILIATION_STATE
 from counterfoil.payments.services import PAYMENT_STATE
 from counterfoil.users.permissions import PUBLIC, Permission
 
@@ -93,14 +96,19 @@ async def _measure(pool: psycopg_pool.AsyncConnectionPool[Any]) -> None:
         async with asyncio.timeout(_READY_SECONDS), pool.connection() as connection:
             audit = await (await connection.execute(SEAL_STATE)).fetchone()
             payments = await (await connection.execute(PAYMENT_STATE)).fetchone()
+            compared = await (await connection.execute(RECONCILIATION_STATE)).fetchone()
     except (TimeoutError, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
         return
     assert audit is not None
     assert payments is not None
+    assert compared is not None
     AUDIT_UNSEALED_ENTRIES.set(audit[0])
     AUDIT_UNSEALED_SECONDS.set(audit[1])
-    gauges = (PAYMENT_CALLS_WAITING, PAYMENT_UNKNOWN, PAYMENT_UNKNOWN_SECONDS, PAYMENT_REVIEWS)
-    for gauge, value in zip(gauges, payments, strict=True):
+    gauges = (
+        *(PAYMENT_CALLS_WAITING, PAYMENT_UNKNOWN, PAYMENT_UNKNOWN_SECONDS, PAYMENT_REVIEWS),
+        *(GATEWAY_FINDINGS, GATEWAY_COMPARED_SECONDS),
+    )
+    for gauge, value in zip(gauges, (*payments, *compared), strict=True):
         gauge.set(value)
 
 

@@ -45,6 +45,7 @@ class Options:
     webhook_delay_seconds: float = 0.0
     webhook_retry_seconds: float = 1.0
     webhook_duplicates: float = 0.0
+    webhook_copies: float = 1.0
     webhook_never: float = 0.0
     webhook_early: float = 0.0
 

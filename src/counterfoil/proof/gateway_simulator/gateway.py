@@ -39,6 +39,7 @@ class Gateway:
         self.requests = 0
         self.faults_met: dict[str, int] = {}
         self.book = Book(journal.name)
+        self.journal_path = journal.path
         self._journal = journal
         self._api_key = api_key
         self._webhooks = webhooks

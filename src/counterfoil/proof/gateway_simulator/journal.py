@@ -23,6 +23,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Open or begin a journal; raises JournalError when another simulator writes it or it is none."""
+        self.path = path
         try:
             self._file = path.open("a+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

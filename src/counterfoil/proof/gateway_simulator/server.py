@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from counterfoil.proof.gateway_simulator.faults import FaultPlan
 from counterfoil.proof.gateway_simulator.gateway import Gateway
-from counterfoil.proof.gateway_simulator.journal import Journal
+from counterfoil.proof.gateway_simulator.journal import Journal, read_moves
 from counterfoil.proof.gateway_simulator.money import Refusal
 from counterfoil.proof.gateway_simulator.webhooks import Webhooks
 from counterfoil.proof.gateway_simulator.wire import Handler, Reply, Request, listen
@@ -77,6 +77,8 @@ def _control(gateway: Gateway, webhooks: Webhooks, request: Request) -> Any:
     action, _, argument = request.path.removeprefix(_CONTROL).partition("/")
     if (request.method, action) == ("GET", "state"):
         return _state(gateway, webhooks)
+    if (request.method, action) == ("GET", "moves"):
+        return {"moves": list(read_moves(gateway.journal_path))}
     if (request.method, action) == ("PUT", "faults"):
         words = _json_object(request)
         gateway.plan = FaultPlan.parse(words, seed=gateway.plan.seed, requests_so_far=gateway.requests)
@@ -86,7 +88,9 @@ def _control(gateway: Gateway, webhooks: Webhooks, request: Request) -> Any:
     if (request.method, action) == ("POST", "forget-keys"):
         gateway.forget_keys()
         return _state(gateway, webhooks)
-    raise Refusal(404, "invalid_request_error", "Controls: GET state, PUT faults, POST authenticate/ID, forget-keys.")
+    raise Refusal(
+        404, "invalid_request_error", "Controls: GET state, GET moves, PUT faults, POST authenticate/ID, forget-keys."
+    )
 
 
 def _state(gateway: Gateway, webhooks: Webhooks) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Webhooks:
             if self._draw.random() < options.webhook_never:
                 continue
             copies = 2 if self._draw.random() < options.webhook_duplicates else 1
+            if options.webhook_copies > 1:
+                copies = self._draw.randint(1, int(options.webhook_copies))
             for _ in range(copies):
                 delay = self._draw.uniform(0, options.webhook_delay_seconds)
                 self._first = asyncio.get_running_loop().create_task(

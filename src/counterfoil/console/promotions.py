@@ -1,4 +1,4 @@
-"""Coupons, to look at."""
+"""Coupons in the console."""
 
 from __future__ import annotations
 

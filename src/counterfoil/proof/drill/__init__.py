@@ -1,0 +1,1 @@
+"""The hostile gateway: payments through faults and kills, and what must hold afterwards."""
