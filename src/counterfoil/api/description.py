@@ -67,9 +67,27 @@ _PROFILE: Final = {"phone": "+49 30 1234567", "city": "Berlin", "country_code": 
 _REFRESH_TOKEN: Final = "cfr_" + "x" * 43
 # Schema's name → what is shown with it.
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
-    "PlaceOrderIn": {"user_id": 123, "items": [{"product_id": 456, "quantity": 2}]},
+    "PlaceOrderIn": {
+        "user_id": 123,
+        "items": [{"product_id": 456, "quantity": 2}],
+        "coupon_codes": ["SPRING-10"],
+    },
     "UpdateOrderIn": {"items": [{"product_id": 456, "quantity": 3}], "client_reference": "PO-2025-17"},
-    "ProductIn": {"sku": "TEA-100", "name": "Earl Grey, 100 g", "price": "19.99", "currency": "EUR"},
+    "ProductIn": {
+        "sku": "TEA-100",
+        "name": "Earl Grey, 100 g",
+        "price": "19.99",
+        "currency": "EUR",
+        "tax_rate": "19",
+    },
+    "CouponIn": {
+        "code": "SPRING-10",
+        "kind": "percent",
+        "value": "10",
+        "ends_at": "2027-06-01T00:00:00Z",
+        "usage_limit": 100,
+        "per_customer_limit": 1,
+    },
     "MovementIn": {"kind": "receipt", "quantity": 100, "reason": "delivery note 4711"},
     "TokenIn": {"email": "ada@example.com", "password": "correct horse battery"},
     "RefreshIn": {"refresh_token": _REFRESH_TOKEN},
@@ -106,7 +124,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "payment_unknown": False,
         "fulfillment_status": "unfulfilled",
         "return_status": "none",
-        "total": 39.98,
+        "total": 35.98,
         "currency": "EUR",
         "items": [
             {
@@ -118,8 +136,18 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
                 "line_total": 39.98,
                 "shipped": 0,
                 "returned": 0,
+                "discount": 4.0,
+                "tax_rate": 19,
+                "tax": 5.74,
             }
         ],
+        "subtotal": 39.98,
+        "discount": 4.0,
+        "shipping": 0.0,
+        "tax": 5.74,
+        "tax_included": True,
+        "adjustments": [{"kind": "discount", "label": "SPRING-10", "amount": -4.0, "tax_rate": 0, "tax": 0.0}],
+        "coupon_codes": ["SPRING-10"],
         "client_reference": "PO-2025-17",
         "version": 1,
         "allowed_actions": ["cancel", "pay", "update"],

@@ -36,6 +36,6 @@ class CouponUsedUp(Conflict):
 
 
 class CouponLimitReached(Conflict):
-    """A customer can use coupon {coupon_code} {limit} times and has done so; order without it."""
+    """This customer has used coupon {coupon_code} as often as one may ({limit}); order without it."""
 
     code = "COUPON_LIMIT_REACHED"

@@ -106,15 +106,13 @@ def coupon_problem(
     code: str, position: int, reason: CouponProblem, *, currency: str | None, minimum: Money | None
 ) -> dict[str, str]:
     """Say why a coupon does not count; `position` is its place in the caller's list."""
+    # Whoever guesses must not learn which codes there are: those that are not valid now and those that never were
+    # get the same sentence.
     sentence = {
-        CouponProblem.UNKNOWN: f"There is no coupon {code}.",
-        CouponProblem.INACTIVE: f"Coupon {code} is not valid at the moment.",
-        CouponProblem.NOT_YET: f"Coupon {code} is not valid yet.",
-        CouponProblem.ENDED: f"Coupon {code} is not valid any more.",
         CouponProblem.CURRENCY: f"Coupon {code} is for orders in {currency}.",
         CouponProblem.MINIMUM: f"Coupon {code} needs goods worth {minimum} or more.",
-    }
-    return {"field": f"coupon_codes[{position}]", "message": sentence[reason]}
+    }.get(reason, f"Coupon {code} is not valid.")
+    return {"field": f"coupon_codes[{position}]", "message": sentence}
 
 
 def _find_problem(coupon: AskedCoupon, goods: Money) -> CouponProblem | None:

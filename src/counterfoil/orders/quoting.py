@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from counterfoil.coupons import services as coupons
+from counterfoil.coupons.terms import AskedCoupon
 from counterfoil.infrastructure.database import transaction_required
 from counterfoil.kernel.money import Money
 from counterfoil.kernel.percent import Percent
@@ -35,15 +36,29 @@ def quote_order(
     Raises as `price_order`.
     """
     facts = before.facts
-    is_placed = before.placed_at is not None
-    terms = replace(prices, tax_included=facts.tax_included) if is_placed else prices
-    offers = find_offers(lines, kept=before if is_placed else None)
     coupons.lock_coupons(sorted({*codes, *facts.coupon_codes}))
     asked = coupons.ask_for_coupons(codes, user_id=facts.user_id, order_id=facts.order_id)
-    priced = pricing.price_order(lines, offers, terms=terms, coupons=asked)
+    priced = _price(before, lines, asked, prices)
     if codes or facts.coupon_codes:
         coupons.change_uses(asked, order_id=facts.order_id, user_id=facts.user_id)
     return priced
+
+
+def preview_order(
+    before: OrderView, lines: Sequence[OrderLine], codes: Sequence[str], *, prices: PriceTerms
+) -> PricedOrder:
+    """Price an order as `quote_order` would at this moment; locks nothing and takes no use. Raises as `price_order`."""
+    asked = coupons.ask_for_coupons(codes, user_id=before.facts.user_id, order_id=before.facts.order_id)
+    return _price(before, lines, asked, prices)
+
+
+def _price(
+    before: OrderView, lines: Sequence[OrderLine], asked: Sequence[AskedCoupon], prices: PriceTerms
+) -> PricedOrder:
+    is_placed = before.placed_at is not None
+    terms = replace(prices, tax_included=before.facts.tax_included) if is_placed else prices
+    offers = find_offers(lines, kept=before if is_placed else None)
+    return pricing.price_order(lines, offers, terms=terms, coupons=asked)
 
 
 def lines_of(view: OrderView) -> list[OrderLine]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 from django.conf import settings
 
+from counterfoil.coupons import services as coupons
 from counterfoil.infrastructure.database import no_transaction, transaction, transaction_required
 from counterfoil.inventory import services as inventory
 from counterfoil.kernel.ids import new_uuid7
@@ -26,6 +28,8 @@ from counterfoil.payments.errors import RefundExceedsCaptured
 from counterfoil.payments.recording import RESOLVER
 from counterfoil.payments.states import Operation, PaymentState
 from counterfoil.payments.views import Call, Change, PaymentTotals, PaymentView, RefundView
+
+log = structlog.get_logger(__name__)
 
 # Money has come: somebody must decide what it is good for.
 _ARRIVALS: Final = frozenset({"payment.authorized", "payment.captured"})
@@ -58,6 +62,10 @@ def _follow(before: OrderView, call: Call, changes: list[Change], trace: Trace) 
     for change in changes:
         if change.kind in _ARRIVALS:
             view = _use(view, change.payment, trace)
+        if change.kind == "refund.failed" and change.refund is not None:
+            # Nobody may be waiting for it any more, and money that should have gone back is still here.
+            failure = change.refund.failure_code
+            log.error("refund.failed", refund_id=change.refund.id, order_id=change.order_id, code=failure)
 
 
 def _note_unchanged(before: OrderView, call: Call, trace: Trace) -> OrderView:
@@ -99,14 +107,17 @@ def _use(view: OrderView, payment: PaymentView, trace: Trace) -> OrderView:
 
 
 def _reinstate(view: OrderView, trace: Trace) -> OrderView:
-    """Take the stock of an expired order again, all of it; returns the order unchanged when some of it is gone."""
-    wanted = {item.product_id: item.quantity for item in view.facts.items}
+    """Take the coupons and the stock of an expired order again, all of them; unchanged when some of it is gone."""
+    facts, order_id = view.facts, view.facts.order_id
+    if not coupons.retake_uses(facts.coupon_codes, order_id=order_id, user_id=facts.user_id):
+        return view
+    wanted = {item.product_id: item.quantity for item in facts.items}
     available = inventory.lock_available(list(wanted))
     try:
         pricing.check_stock(wanted, available)
     except InsufficientInventory:
+        coupons.release_uses([order_id])
         return view
-    order_id = view.facts.order_id
     inventory.change_reservations(order_id=order_id, deltas=wanted, actor=trace.principal)
     step = require_transition(view, OrderAction.REINSTATE, Party.GATEWAY)
     hold_seconds = settings.COUNTERFOIL.counterfoil_hold_seconds

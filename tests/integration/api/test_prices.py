@@ -157,6 +157,36 @@ def test_a_placed_order_keeps_its_prices_tax_and_the_way_tax_is_shown(
     assert changed.json()["tax_included"] is False
 
 
+def test_a_preview_tells_what_an_edit_will_cost_and_takes_nothing(
+    customer: httpx.Client,
+    make_product: MakeProduct,
+    admin: httpx.Client,
+    nothing_written: Unchanged,
+    django_ready: None,
+) -> None:
+    from counterfoil.infrastructure.database import run_in_thread
+    from counterfoil.orders import repositories
+    from counterfoil.orders.commands import OrderLine
+    from counterfoil.orders.price_terms import PLAIN_TERMS
+    from counterfoil.orders.quoting import preview_order
+
+    assert django_ready is None
+    tea, code = make_product(price="10.00", tax_rate="10"), make_coupon(admin, usage_limit=1)
+    order = place(customer, (tea, 1))["id"]
+
+    def preview() -> tuple[int, int]:
+        [before] = repositories.read_orders([order])
+        priced = preview_order(before, [OrderLine(tea, 3)], [code], prices=PLAIN_TERMS)
+        return priced.total.amount_minor, sum(line.tax.amount_minor for line in priced.lines)
+
+    with nothing_written():
+        told = run_in_thread(preview)
+    changed = customer.put(f"{ORDERS}/{order}", json=order_of((tea, 3), coupon_codes=[code])).json()
+
+    assert told == (2700, 245)
+    assert (changed["total"], changed["tax"]) == (27, 2.45)
+
+
 def test_history_tells_the_adjustments_of_each_event(
     net_customer: httpx.Client, make_product: MakeProduct, admin: httpx.Client
 ) -> None:

@@ -160,7 +160,7 @@ def test_it_says_where_everything_is_and_the_printed_command_places_an_order(fir
     }
     for name in ("docs_url", "console_url"):
         assert httpx.get(first.info[name], follow_redirects=True).status_code == 200
-    assert get(first, f"/orders/{order['id']}", "admin_token") == order
+    assert get(first, f"/orders/{order['id']}", "customer_token") == order
     assert len(get(first, "/products", "customer_token")["items"]) > 1
     for path in ("secret", "service.json", "logins.json"):
         assert (first.data / path).stat().st_mode & 0o077 == 0, path
@@ -279,7 +279,7 @@ def test_an_order_outlives_kill_minus_nine(tmp_path: Path, record_property: Call
     with up(tmp_path / "data") as again:
         record_property("second start in seconds", round(again.seconds, 1))
         print(f"second start: {again.seconds:.1f} s, the first: {running.seconds:.1f} s")
-        assert get(again, f"/orders/{order['id']}", "admin_token") == order
+        assert get(again, f"/orders/{order['id']}", "customer_token") == order
         assert get(again, f"/inventory/{product}", "admin_token") == level
         report = subprocess.run(
             [sys.executable, "-m", "counterfoil", "reconcile", "--data", str(again.data)],

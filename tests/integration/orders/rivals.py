@@ -25,11 +25,14 @@ class Intent:
     token: str
     lines: tuple[tuple[int, int], ...]
     reference: str | None = None
+    coupon: str | None = None
 
     @property
     def body(self) -> bytes:
         items = [{"product_id": product, "quantity": quantity} for product, quantity in self.lines]
-        return json.dumps({"items": items} | ({"client_reference": self.reference} if self.reference else {})).encode()
+        reference = {"client_reference": self.reference} if self.reference else {}
+        coupons = {"coupon_codes": [self.coupon]} if self.coupon else {}
+        return json.dumps({"items": items} | reference | coupons).encode()
 
     def exchange(self, url: str) -> Exchange:
         payload = render_request(url, "POST", ORDERS, token=self.token, body=self.body, idempotency_key=self.key)

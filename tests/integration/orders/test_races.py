@@ -136,6 +136,37 @@ def test_the_last_unit_has_exactly_one_buyer_in_every_round(
     assert level(admin, product) == (ROUNDS, ROUNDS, 0)
 
 
+def test_a_single_use_coupon_has_one_winner_in_every_round(
+    service: Service,
+    second_service: Service,
+    admin: httpx.Client,
+    make_product: MakeProduct,
+    tokens: list[str],
+    db: psycopg.Connection[tuple[Any, ...]],
+) -> None:
+    product = make_product(stock=10_000)
+    codes = [f"RACE-{new_key().upper()}" for _ in range(ROUNDS)]
+
+    async def race() -> None:
+        barrier = Barrier([service.url, second_service.url])
+        for code in codes:
+            body = {"code": code, "kind": "percent", "value": "10", "usage_limit": 1}
+            assert (await asyncio.to_thread(admin.post, "/api/v1/coupons", json=body)).status_code == 201
+            intents = [Intent(new_key(), tokens[n % len(tokens)], ((product, 1),), coupon=code) for n in range(RIVALS)]
+
+            replies = await barrier.release([intent.exchange(service.url).payload for intent in intents])
+
+            losers = [reply.code for reply in replies if reply.status != 201]
+            assert losers == ["COUPON_USED_UP"] * (RIVALS - 1), code
+        await barrier.close()
+
+    asyncio.run(race())
+
+    assert level(admin, product) == (10_000, ROUNDS, 10_000 - ROUNDS)
+    uses = db.execute("SELECT used, count(*) FROM coupons WHERE code = ANY (%s) GROUP BY used", [codes]).fetchall()
+    assert uses == [(1, ROUNDS)]
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_one_key_sent_from_all_sides_is_executed_once(
     processes: int,

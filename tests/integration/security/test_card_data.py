@@ -40,8 +40,8 @@ def test_security_LUHN_04_every_body_is_looked_at_and_passwords_alone_are_not(bo
     fields = {schema.__name__: free_text_fields(schema) for schema in bodies}
 
     assert len(fields) >= 8
-    assert fields["PlaceOrderIn"] == ["client_reference"]
-    assert fields["ProductIn"] == ["category", "currency", "description", "name", "price", "sku"]
+    assert fields["PlaceOrderIn"] == ["client_reference", "coupon_codes[]"]
+    assert fields["ProductIn"] == ["category", "currency", "description", "name", "price", "sku", "tax_rate"]
     assert fields["MovementIn"] == ["reason"]
     assert "profile.address_line2" in fields["UpdateMeIn"]
     assert "password" not in {path for paths in fields.values() for path in paths}

@@ -254,8 +254,8 @@ def test_security_GD_03_an_export_is_complete_and_ones_own(
     assert sorted(tables) == sorted(
         f"{name}.csv"
         for name in (
-            *("account", "api_keys", "audit", "fulfillments", "holds", "links", "order_adjustments"),
-            *("order_events", "order_lines", "order_notes", "orders", "payments", "refunds", "returns", "sign_ins"),
+            *("account", "api_keys", "audit", "fulfillments", "holds", "links", "order_adjustments", "order_events"),
+            *("order_lines", "order_notes", "orders", "payments", "refunds", "returns", "sign_ins"),
         )
     )
     assert (len(found["sign_ins"]), [link["purpose"] for link in found["links"]]) == (1, ["confirm_email"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from litestar import Controller, Response, post
+from litestar.concurrency import sync_to_thread
 
 from counterfoil.api.answers import AnyRequest, answer, if_match, problems, trace_of, write_once
 from counterfoil.api.controllers.orders import OrderId, wanted_codes, wanted_lines
+from counterfoil.api.coupon_guesses import counted_guesses
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.order_steps import CancelIn, ConfirmIn, PreviewOut, render_preview
 from counterfoil.api.schemas.orders import OrderOut, UpdateOrderIn, render_order
@@ -100,16 +104,15 @@ class OrderStepsController(Controller):
         status_code=200,
         responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.ORDERS_WRITE,
-        sync_to_thread=True,
     )
-    def preview_update(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[PreviewOut]:
+    async def preview_update(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[PreviewOut]:
         """Answer the order as it would be, and the differences."""
-        actor = current_actor(request)
-        preview = run_in_thread(
+        actor, codes = current_actor(request), wanted_codes(data)
+        preview = partial(
             preview_update,
             order_id,
             lines=wanted_lines(data),
-            coupon_codes=wanted_codes(data),
+            coupon_codes=codes,
             client_reference=data.client_reference,
             etag=if_match(request),
             actor=actor,
@@ -117,4 +120,7 @@ class OrderStepsController(Controller):
             terms=request.app.state.hold_terms,
             prices=request.app.state.price_terms,
         )
-        return answer(render_preview(preview, party_of(actor)))
+        # It tells whether a code is good, so it counts as a guess.
+        async with counted_guesses(request, codes or ()):
+            seen = await sync_to_thread(run_in_thread, preview)
+        return answer(render_preview(seen, party_of(actor)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from litestar import Controller, Response, delete, get, post, put
+from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
 from counterfoil.api.answers import (
@@ -23,6 +25,7 @@ from counterfoil.api.answers import (
     write_once,
 )
 from counterfoil.api.bodies import header
+from counterfoil.api.coupon_guesses import counted_guesses
 from counterfoil.api.middleware.authentication import current_actor
 from counterfoil.api.schemas.coupons import parse_codes
 from counterfoil.api.schemas.fields import ID_MAX, parse_instant
@@ -77,7 +80,8 @@ class OrdersController(Controller):
             client_reference=data.client_reference,
             coupon_codes=parse_codes(data.coupon_codes),
         )
-        placed = await services.place_order(request.app.state.hot, command, actor=actor)
+        async with counted_guesses(request, command.coupon_codes):
+            placed = await services.place_order(request.app.state.hot, command, actor=actor)
         return answer(
             render_placed(placed.facts, party_of(actor)),
             status=201,
@@ -182,24 +186,24 @@ class OrdersController(Controller):
         summary="Change an order",
         responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
         permission=Permission.ORDERS_WRITE,
-        sync_to_thread=True,
     )
-    def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
+    async def update_order(self, request: AnyRequest, order_id: OrderId, data: UpdateOrderIn) -> Response[OrderOut]:
         """Change lines, coupons or reference of a draft or an unpaid order; stock changes by the difference."""
         lines, codes = wanted_lines(data), wanted_codes(data)
-        view = write(
-            lambda: services.update_order(
-                order_id,
-                lines=lines,
-                coupon_codes=codes,
-                client_reference=data.client_reference,
-                etag=if_match(request),
-                actor=current_actor(request),
-                trace=trace_of(request),
-                terms=request.app.state.hold_terms,
-                prices=request.app.state.price_terms,
-            )
+        change = partial(
+            services.update_order,
+            order_id,
+            lines=lines,
+            coupon_codes=codes,
+            client_reference=data.client_reference,
+            etag=if_match(request),
+            actor=current_actor(request),
+            trace=trace_of(request),
+            terms=request.app.state.hold_terms,
+            prices=request.app.state.price_terms,
         )
+        async with counted_guesses(request, codes or ()):
+            view = await sync_to_thread(write, change)
         return answer(render_order(view, party_of(current_actor(request))), etag=view.etag)
 
     @delete(
@@ -232,30 +236,29 @@ def wanted_codes(data: UpdateOrderIn) -> tuple[str, ...] | None:
 
 
 async def _draft(request: AnyRequest, data: PlaceOrderIn) -> Response[Any]:
-    from litestar.concurrency import sync_to_thread
-
     actor = current_actor(request)
     lines = merge_lines([(item.product_id, item.quantity) for item in data.items])
     codes = parse_codes(data.coupon_codes)
     buyer = data.user_id or actor.user_id
-    return await sync_to_thread(
-        write_once,
-        request,
-        data,
-        lambda: render_order(
-            services.draft_order(
-                user_id=buyer,
-                lines=lines,
-                coupon_codes=codes,
-                client_reference=data.client_reference,
-                actor=actor,
-                trace=trace_of(request),
-                prices=request.app.state.price_terms,
+    async with counted_guesses(request, codes):
+        return await sync_to_thread(
+            write_once,
+            request,
+            data,
+            lambda: render_order(
+                services.draft_order(
+                    user_id=buyer,
+                    lines=lines,
+                    coupon_codes=codes,
+                    client_reference=data.client_reference,
+                    actor=actor,
+                    trace=trace_of(request),
+                    prices=request.app.state.price_terms,
+                ),
+                party_of(actor),
             ),
-            party_of(actor),
-        ),
-        authorise=lambda: services.require_may_order_for(buyer, actor),
-    )
+            authorise=lambda: services.require_may_order_for(buyer, actor),
+        )
 
 
 def _read_position(position: str) -> tuple[datetime, int]:

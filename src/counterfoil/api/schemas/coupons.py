@@ -31,7 +31,7 @@ CouponCode = Annotated[
     ),
 ]
 CouponCodes = Annotated[
-    tuple[CouponCode, ...],
+    list[CouponCode],
     Meta(max_length=COUPONS_MAX, description="Percentages are taken off before amounts, older coupons before younger."),
 ]
 Uses = Annotated[int, Meta(ge=1, le=_USES_MAX)]

@@ -48,7 +48,7 @@ class PlaceOrderIn(Struct, forbid_unknown_fields=True, frozen=True, omit_default
     ) = None
     client_reference: Reference | None = None
     draft: Annotated[bool, Meta(description="Save only: no stock is taken, and no use of a coupon.")] = False
-    coupon_codes: CouponCodes = ()
+    coupon_codes: CouponCodes = []
 
 
 class UpdateOrderIn(Struct, forbid_unknown_fields=True, frozen=True):

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     """Two new tables; nothing that the release before this one knows is changed."""
 
     dependencies = [
-        ('counterfoil', '0013_begun_requests'),
+        ('counterfoil', '0012_begun_requests'),
     ]
 
     operations = [
