@@ -83,6 +83,7 @@ def _checks(data: Path, port: int) -> list[Callable[[], Iterator[Finding]]]:
         _check_settings,
         _check_door,
         _check_mail,
+        _check_payments,
         _check_master_keys,
         _check_binaries,
         lambda: _check_directory(data),
@@ -179,6 +180,24 @@ def _check_mail() -> Iterator[Finding]:
     else:
         found = f"written to files in {values.counterfoil_outbox_dir}, nobody gets them"
         yield Finding("Mail", "note", found, "Set COUNTERFOIL_MAIL_URL to a mail server.")
+
+
+def _check_payments() -> Iterator[Finding]:
+    """Tell where payments go; that a gateway has what it needs, the settings see to."""
+    try:
+        set_up_django()
+    except TerminalError:
+        return
+    from django.conf import settings
+
+    values = settings.COUNTERFOIL
+    names = " and then ".join(values.gateway_names)
+    if "sandbox" in values.gateway_names and not values.counterfoil_demo:
+        yield Finding("Payments", "note", f"go to {names}, which only pretends", "Set COUNTERFOIL_GATEWAY to stripe.")
+    elif not values.callback_secrets and not values.counterfoil_demo:
+        yield Finding("Payments", "note", f"go to {names}, no notice is believed", "Set COUNTERFOIL_CALLBACK_SECRETS.")
+    else:
+        yield Finding("Payments", "ok", f"go to {names}")
 
 
 def _check_master_keys() -> Iterator[Finding]:

@@ -33,6 +33,16 @@ class OutboxEvent(models.Model):
         db_table = "outbox_events"
         constraints = [
             models.UniqueConstraint(fields=["aggregate", "aggregate_id", "seq"], name="uq_outbox_events_seq"),
+            # What happens once in a life cannot be written twice, whatever the code believes. Most lives begin with
+            # order.created as number 1, which the constraint above makes single at no cost to the hot path.
+            models.UniqueConstraint(
+                fields=["aggregate_id", "type"],
+                condition=models.Q(
+                    aggregate="order",
+                    type__in=["order.confirmed", "order.cancelled", "order.discarded", "order.completed"],
+                ),
+                name="uq_outbox_events_once",
+            ),
             models.CheckConstraint(condition=models.Q(seq__gte=1), name="ck_outbox_events_seq"),
         ]
 

@@ -35,7 +35,9 @@ class Wakeups:
         self._channel = channel
         self._connection_string = connection_string
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._hears = False
+        self._waiters = 0
+        # Whether somebody listens at this moment.
+        self.hears = False
 
     async def listen(self) -> None:
         """Hear and wake until cancelled; a connection that is lost is made anew."""
@@ -48,15 +50,15 @@ class Wakeups:
                     log.warning("wakeups.deaf", channel=self._channel, error=type(error).__name__)
                 away = True
             finally:
-                away = away and not self._hears
-                self._hears = False
+                away = away and not self.hears
+                self.hears = False
             # Spread, so that many processes do not come back to a new primary at the same moment.
             await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
 
     async def _hear(self) -> None:
         async with await psycopg.AsyncConnection.connect(self._connection_string, autocommit=True) as connection:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-            self._hears = True
+            self.hears = True
             # What happened while nobody listened is found by looking.
             for payload in list(self._waiting):
                 self._wake(payload)
@@ -77,7 +79,7 @@ class Wakeups:
         Looks at once, when woken, and now and then.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + (seconds if len(self._waiting) < WAITERS_MAX else 0.0)
+        until = loop.time() + (seconds if self._waiters < WAITERS_MAX else 0.0)
         with self._expect(payload) as woken:
             while True:
                 woken.clear()
@@ -86,9 +88,7 @@ class Wakeups:
                 if is_known(seen) or left <= 0:
                     return seen
                 try:
-                    await asyncio.wait_for(
-                        woken.wait(), min(left, _LOOK_SECONDS if self._hears else _LOOK_SECONDS_DEAF)
-                    )
+                    await asyncio.wait_for(woken.wait(), min(left, _LOOK_SECONDS if self.hears else _LOOK_SECONDS_DEAF))
                 except TimeoutError:
                     continue
 
@@ -96,9 +96,11 @@ class Wakeups:
     def _expect(self, payload: str) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
         self._waiting.setdefault(payload, set()).add(event)
+        self._waiters += 1
         try:
             yield event
         finally:
+            self._waiters -= 1
             self._waiting[payload].discard(event)
             if not self._waiting[payload]:
                 del self._waiting[payload]

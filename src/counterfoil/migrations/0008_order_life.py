@@ -5,15 +5,6 @@ from django.db import migrations, models
 
 from counterfoil.infrastructure.migration_operations import set_timeouts
 
-# What happens once in an order's life cannot be written twice, whatever the code believes. order.created is number 1 of
-# most orders, which UNIQUE (aggregate, aggregate_id, seq) makes single at no further cost to the hot path.
-ONCE = """
-CREATE UNIQUE INDEX uq_outbox_events_once ON outbox_events (aggregate_id, type)
-WHERE aggregate = 'order'
-  AND type IN ('order.confirmed', 'order.cancelled', 'order.discarded', 'order.completed')
-"""
-
-
 class Migration(migrations.Migration):
     """Columns with defaults in the database: the release before goes on writing orders."""
 
@@ -23,7 +14,17 @@ class Migration(migrations.Migration):
 
     operations = [
         set_timeouts(),
-        migrations.RunSQL(ONCE, reverse_sql="DROP INDEX uq_outbox_events_once"),
+        migrations.AddConstraint(
+            model_name="outboxevent",
+            constraint=models.UniqueConstraint(
+                fields=["aggregate_id", "type"],
+                condition=models.Q(
+                    aggregate="order",
+                    type__in=["order.confirmed", "order.cancelled", "order.discarded", "order.completed"],
+                ),
+                name="uq_outbox_events_once",
+            ),
+        ),
         migrations.RemoveConstraint(
             model_name='stockmovement',
             name='ck_stock_movements_kind',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from till import Till, wait_until
+from till import Till, fresh_key, wait_until
 
 # The answer is lost after at most 3.5 s, and looked for ten seconds later: time enough to end the order meanwhile.
 TILL = {"COUNTERFOIL_RESOLVER_SPEED": "1"}
@@ -200,3 +200,38 @@ def test_an_edit_that_leaves_the_order_covered_confirms_it(till: Till) -> None:
     assert (answer.status_code, answer.json()["status"], answer.json()["payment_status"]) == (200, "confirmed", "paid")
     assert till.events(order)[-3:] == ["order.updated", "payment.status_changed", "order.confirmed"]
     assert till.stock(order) == [(100, 0, 1)]
+
+
+def test_a_closed_return_gives_back_what_the_units_were_sold_for(till: Till) -> None:
+    product = till.product()
+    order = till.order(product=product, quantity=2)
+    till.pay(order)
+    made = till.admin.post(f"/api/v1/orders/{order}/fulfillments", json={}).json()["id"]
+    till.admin.post(f"/api/v1/fulfillments/{made}/ship", json={})
+    one = {"items": [{"product_id": product, "quantity": 1}]}
+    returned = till.customer.post(f"/api/v1/orders/{order}/returns", json=one).json()["id"]
+    till.admin.post(f"/api/v1/returns/{returned}/approve", json={})
+    received = {"items": [{"product_id": product, "restocked": 1}]}
+    came = till.admin.post(f"/api/v1/returns/{returned}/receive", json=received, headers=fresh_key())
+    assert came.status_code == 200, came.text
+
+    address, key = f"/api/v1/returns/{returned}/close", fresh_key()
+    closed = [till.admin.post(address, json={"refund": True}, headers=key) for key in (key, key, fresh_key())]
+
+    assert [answer.status_code for answer in closed] == [200] * 3, closed[0].text
+    wait_until(lambda: till.axes(order) == ("confirmed", "partially_refunded"))
+    assert till.refunds(order) == [("succeeded", "20.00", False)]
+
+
+def test_a_cancelled_order_keeps_its_money_when_staff_say_so(till: Till) -> None:
+    order = till.order()
+    till.pay(order)
+
+    answer = till.admin.post(f"/api/v1/orders/{order}/cancel", json={"reason": "customer_request", "refund": False})
+
+    assert (answer.status_code, answer.json()["payment_status"]) == (200, "paid"), answer.text
+    assert till.events(order)[-1] == "order.cancelled"
+    assert till.refunds(order) == []
+    [payment] = till.payments(order)
+    assert till.act(payment["id"], "refunds", {"amount": "5.00"}).status_code == 201
+    assert till.refunds(order) == [("succeeded", "5.00", False)]
