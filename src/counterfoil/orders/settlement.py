@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 from django.conf import settings
 
 from counterfoil.coupons import services as coupons
@@ -27,6 +28,8 @@ from counterfoil.payments.errors import RefundExceedsCaptured
 from counterfoil.payments.recording import RESOLVER
 from counterfoil.payments.states import Operation, PaymentState
 from counterfoil.payments.views import Call, Change, PaymentTotals, PaymentView, RefundView
+
+log = structlog.get_logger(__name__)
 
 # Money has come: somebody must decide what it is good for.
 _ARRIVALS: Final = frozenset({"payment.authorized", "payment.captured"})
@@ -59,6 +62,10 @@ def _follow(before: OrderView, call: Call, changes: list[Change], trace: Trace) 
     for change in changes:
         if change.kind in _ARRIVALS:
             view = _use(view, change.payment, trace)
+        if change.kind == "refund.failed" and change.refund is not None:
+            # Nobody may be waiting for it any more, and money that should have gone back is still here.
+            failure = change.refund.failure_code
+            log.error("refund.failed", refund_id=change.refund.id, order_id=change.order_id, code=failure)
 
 
 def _note_unchanged(before: OrderView, call: Call, trace: Trace) -> OrderView:
