@@ -105,6 +105,12 @@ class NothingLeft(Conflict):
     code = "NOTHING_LEFT_TO_FULFILL"
 
 
+class OrderFull(Conflict):
+    """This order has {limit} {kind} already and takes no more; look at those that are there."""
+
+    code = "ORDER_FULL"
+
+
 class CustomerErased(Conflict):
     """This order's customer has been erased, and nothing is written about them any more."""
 

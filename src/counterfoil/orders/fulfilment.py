@@ -21,7 +21,7 @@ from counterfoil.orders.errors import (
 )
 from counterfoil.orders.fulfilment_repositories import FulfillmentRecord, ItemUnits
 from counterfoil.orders.history import OrderView
-from counterfoil.orders.progress import require_known, write_event
+from counterfoil.orders.progress import require_known, require_room, write_event
 from counterfoil.orders.states import OrderAction, OrderStatus
 from counterfoil.orders.steps import declare, lock, party_of, require_allowed, require_visible
 from counterfoil.users.permissions import Actor, owner_filter
@@ -74,11 +74,12 @@ def create_fulfillment(
     """Put units of an order into a new fulfillment; without `lines` all that are in none. Joins the open transaction.
 
     Raises OrderNotFound, OrderChanged, HoldOpen, ActionNotAllowed, ValidationFailed for a product that is not in the
-    order, UnitsExceeded, NothingLeft.
+    order, UnitsExceeded, NothingLeft, OrderFull.
     """
     declare("fulfillment.create", trace)
     before = lock(order_id, actor=actor, etag=etag)
     _require_fulfillable(before, actor)
+    require_room(order_id, "fulfillments")
     units = _choose(repositories.read_items(order_id), lines)
     fulfillment_id = repositories.insert_fulfillment(order_id, units=units, created_by=trace.principal)
     about = {"fulfillment_id": fulfillment_id, "units": sum(units.values())}

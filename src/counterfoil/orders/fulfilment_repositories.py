@@ -171,6 +171,21 @@ def write_shipment(fulfillment_id: int, *, carrier: str, tracking_number: str, t
 
 
 # ---------------------------------------------------------------- the order
+def count_children(order_id: int) -> dict[str, int]:
+    """Return how many fulfillments, returns, holds and notes an order has; true under the order's lock."""
+    row = fetch_one(
+        """
+        SELECT (SELECT count(*) FROM fulfillments WHERE order_id = %(order)s),
+               (SELECT count(*) FROM returns WHERE order_id = %(order)s),
+               (SELECT count(*) FROM holds WHERE order_id = %(order)s),
+               (SELECT count(*) FROM order_notes WHERE order_id = %(order)s)
+        """,
+        {"order": order_id},
+    )
+    assert row is not None
+    return dict(zip(("fulfillments", "returns", "holds", "notes"), row, strict=True))
+
+
 def read_progress(order_id: int) -> Progress:
     """Return what the axes and flags of an order follow from; true under the order's lock."""
     row = fetch_one(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -12,8 +12,18 @@ from counterfoil.kernel.errors import ValidationFailed
 from counterfoil.orders import fulfilment_repositories
 from counterfoil.orders.axes import derive_fulfillment_status, derive_return_status
 from counterfoil.orders.commands import OrderLine, Trace
+from counterfoil.orders.errors import OrderFull
 from counterfoil.orders.history import OrderView
 from counterfoil.orders.steps import record_event
+
+# Lists of them are answered whole. A hundred lines in parts of one unit each are rare; a program gone wild is not.
+CHILDREN_MAX: Final = 500
+
+
+def require_room(order_id: int, kind: str) -> None:
+    """Raise OrderFull when an order has CHILDREN_MAX of a kind. Under the order's lock."""
+    if fulfilment_repositories.count_children(order_id)[kind] >= CHILDREN_MAX:
+        raise OrderFull(limit=CHILDREN_MAX, kind=kind)
 
 
 def require_known(lines: Sequence[OrderLine], known: Container[int]) -> None:

@@ -13,7 +13,7 @@ from counterfoil.infrastructure.key_store import create_keys, read_keys
 from counterfoil.orders import remark_repositories as repositories
 from counterfoil.orders.commands import Trace
 from counterfoil.orders.errors import CustomerErased, HoldNotFound
-from counterfoil.orders.progress import write_event
+from counterfoil.orders.progress import require_room, write_event
 from counterfoil.orders.remark_repositories import HoldRecord, NoteRow
 from counterfoil.orders.states import OrderAction
 from counterfoil.orders.steps import declare, lock, party_of, require_allowed, require_visible, user_of
@@ -62,11 +62,12 @@ def read_holds_of(order_ids: Sequence[int]) -> list[HoldRecord]:
 def place_hold(order_id: int, *, reason: str, etag: str | None, actor: Actor, trace: Trace) -> HoldRecord:
     """Stop an order's fulfilment until the hold is released. Joins the open transaction; locks the order.
 
-    Raises OrderNotFound, OrderChanged, ActionNotAllowed.
+    Raises OrderNotFound, OrderChanged, ActionNotAllowed, OrderFull.
     """
     declare("order.hold", trace, reason=reason)
     before = lock(order_id, actor=actor, etag=etag)
     require_allowed(before, OrderAction.HOLD, party_of(actor))
+    require_room(order_id, "holds")
     hold_id = repositories.insert_hold(order_id, reason=reason, placed_by=trace.principal)
     write_event(order_id, "order.held", trace, about={"hold_id": hold_id})
     return _hold(hold_id, order_id)
@@ -106,11 +107,12 @@ def subject_of(order_id: int, *, actor: Actor) -> UUID:
 def add_note(order_id: int, *, text: str, actor: Actor, trace: Trace) -> NoteRecord:
     """Write a note on an order, sealed with its customer's key. Joins the open transaction; locks the order.
 
-    Raises OrderNotFound, ActionNotAllowed, CustomerErased, KeyStoreUnavailable.
+    Raises OrderNotFound, ActionNotAllowed, OrderFull, CustomerErased, KeyStoreUnavailable.
     """
     declare("order.note", trace)
     before = lock(order_id, actor=actor)
     require_allowed(before, OrderAction.NOTE, party_of(actor))
+    require_room(order_id, "notes")
     subject = users.find_subject(before.facts.user_id)
     key = create_keys([subject]).get(subject)
     if key is None:

@@ -15,7 +15,7 @@ from counterfoil.orders.child_states import STEPS, ReturnAction, ReturnReason, R
 from counterfoil.orders.commands import OrderLine, Trace
 from counterfoil.orders.errors import ReturnChanged, ReturnNotFound, StepNotAllowed, UnitsExceeded
 from counterfoil.orders.history import OrderView
-from counterfoil.orders.progress import require_known, write_event
+from counterfoil.orders.progress import require_known, require_room, write_event
 from counterfoil.orders.return_repositories import ReturnLineRecord, ReturnRecord
 from counterfoil.orders.settlement import refund_order, refundable_of
 from counterfoil.orders.states import OrderAction
@@ -71,11 +71,12 @@ def request_return(
 ) -> ReturnRecord:
     """Ask to give back units that were shipped and are in no other return. Joins the open transaction.
 
-    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, UnitsExceeded.
+    Raises OrderNotFound, OrderChanged, ActionNotAllowed, ValidationFailed, UnitsExceeded, OrderFull.
     """
     declare("return.request", trace)
     before = lock(order_id, actor=actor, etag=etag)
     require_allowed(before, OrderAction.REQUEST_RETURN, party_of(actor))
+    require_room(order_id, "returns")
     items = repositories.read_returnable(order_id)
     require_known(lines, items)
     for line in lines:

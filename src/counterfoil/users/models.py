@@ -22,6 +22,8 @@ _TO_VIEW: Mapping[str, Permission | None] = {
     "hold": Permission.ORDERS_EVERYBODY,
     "payment": Permission.PAYMENTS_READ,
     "paymentattempt": Permission.PAYMENTS_READ,
+    "gatewayfinding": Permission.PAYMENTS_READ,
+    "gatewayreconciliation": Permission.PAYMENTS_READ,
     "refund": Permission.PAYMENTS_READ,
     "product": None,
     "stocklevel": Permission.INVENTORY_READ,

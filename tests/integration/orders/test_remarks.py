@@ -154,6 +154,39 @@ def test_a_note_that_must_not_be_is_refused(
     assert refusal(answer)[0] == 400
 
 
+# One below what an order may have: the next is the last.
+PLANT = {
+    "notes": "INSERT INTO order_notes (order_id, author) SELECT %(order)s, 'test' FROM generate_series(1, 499)",
+    "holds": "INSERT INTO holds (order_id, reason, placed_by, released_at, released_by)"
+    " SELECT %(order)s, 'test', 'test', now(), 'test' FROM generate_series(1, 499)",
+    "fulfillments": "INSERT INTO fulfillments (order_id, status, created_by)"
+    " SELECT %(order)s, 'cancelled', 'test' FROM generate_series(1, 499)",
+    "returns": "INSERT INTO returns (order_id, status, reason, requested_by)"
+    " SELECT %(order)s, 'declined', 'other', 'test' FROM generate_series(1, 499)",
+}
+
+
+@pytest.mark.parametrize("kind", PLANT)
+def test_an_order_takes_no_more_than_can_be_listed(
+    shop: Shop, make_product: MakeProduct, nothing_written: Unchanged, db: Database, kind: str
+) -> None:
+    product = make_product()
+    order = shop.confirmed((product, 3))
+    if kind == "returns":
+        shop.ship(order, (product, 2))
+    db.execute(PLANT[kind], {"order": order})
+    one = {"items": [{"product_id": product, "quantity": 1}]}
+    body = {"notes": {"text": "last"}, "holds": {"reason": "last"}}.get(kind, one)
+    shop.post(f"{ORDERS}/{order}/{kind}", body, status=201)
+
+    with nothing_written():
+        answer = shop.staff.post(f"{ORDERS}/{order}/{kind}", json=body)
+
+    assert refusal(answer) == (409, "ORDER_FULL")
+    assert answer.json()["error"]["details"] == {"limit": 500, "kind": kind}
+    assert len(shop.staff.get(f"{ORDERS}/{order}/{kind}").json()["items"]) == 500
+
+
 def test_notes_and_tracking_end_with_their_customer(
     shop: Shop, make_product: MakeProduct, anonymous: Any, db: Database, service: Any
 ) -> None:

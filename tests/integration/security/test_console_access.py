@@ -129,6 +129,8 @@ PAGES = {
     "order": "orders:everybody",
     "payment": "payments:read",
     "refund": "payments:read",
+    "gatewayfinding": "payments:read",
+    "gatewayreconciliation": "payments:read",
     "product": None,
     "stocklevel": "inventory:read",
     "stockmovement": "inventory:read",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+
+import pytest
+from till import Till, fresh_key, wait_until
 
 import pytest
 from till import Till, fresh_key, wait_until
@@ -108,6 +112,32 @@ def test_money_for_an_expired_order_whose_stock_is_gone_goes_back_once(till: Til
     ]
     assert till.stock(order) == [(2, 1, 0)]
     assert till.axes(rival) == ("created", "unpaid")
+
+
+@pytest.mark.parametrize("coupon", ["still there", "used by another", "there and the stock gone"])
+def test_money_for_an_expired_order_needs_its_coupon_again(till: Till, coupon: str) -> None:
+    product = till.product(stock=2)
+    code = f"HALF-{secrets.token_hex(4).upper()}"
+    limits = {"code": code, "kind": "percent", "value": "50", "usage_limit": 1}
+    assert till.admin.post("/api/v1/coupons", json=limits).status_code == 201
+    body = {"items": [{"product_id": product, "quantity": 1}], "coupon_codes": [code]}
+    order = till.customer.post("/api/v1/orders", json=body).json()["id"]
+    lose(till, order)
+    expire(till, order)
+    if coupon == "used by another":
+        assert till.customer.post("/api/v1/orders", json=body).status_code == 201
+    if coupon == "there and the stock gone":
+        till.order(product=product, quantity=2)
+
+    wait_until(lambda: settled(till, order))
+    wait_until(lambda: till.axes(order)[1] in {"paid", "refunded"})
+
+    back = coupon != "still there"
+    assert till.axes(order) == (("expired", "refunded") if back else ("confirmed", "paid"))
+    assert till.refunds(order) == ([("succeeded", "10.00", True)] if back else [])
+    used = till.db.execute("SELECT used FROM coupons WHERE code = %s", [code]).fetchone()
+    assert used == (0 if coupon == "there and the stock gone" else 1,)
+    till.require_identities()
 
 
 def test_money_that_is_only_held_for_an_expired_order_is_released(till: Till) -> None:

@@ -69,6 +69,19 @@ def test_what_is_shipped_and_paid_completes_by_itself_once_the_time_for_returns_
     till.require_identities()
 
 
+def test_two_workers_complete_each_order_once(till: Till) -> None:
+    orders = [paid(till) for _ in range(10)]
+    for order in orders:
+        ship(till, order)
+
+    with till.worker():
+        till.db.execute("UPDATE orders SET return_until = now() WHERE id = ANY (%s)", [orders])
+        wait_until(lambda: {till.axes(order)[0] for order in orders} == {"completed"})
+
+    assert [till.events(order).count("order.completed") for order in orders] == [1] * 10
+    till.require_identities()
+
+
 def test_staff_completes_early_and_only_once(till: Till) -> None:
     order = paid(till)
     ship(till, order)
