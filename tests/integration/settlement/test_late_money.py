@@ -8,9 +8,6 @@ from collections.abc import Iterator
 import pytest
 from till import Till, fresh_key, wait_until
 
-import pytest
-from till import Till, fresh_key, wait_until
-
 # The answer is lost after at most 3.5 s, and looked for ten seconds later: time enough to end the order meanwhile.
 TILL = {"worker": False, "COUNTERFOIL_RESOLVER_SPEED": "1"}
 UNKNOWN = ["payment.started", "payment.unknown"]
