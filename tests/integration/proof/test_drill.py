@@ -19,7 +19,7 @@ SEED = int(os.environ.get("COUNTERFOIL_TEST_DRILL_SEED", "20261125"))
 
 def run_drill(attempts: int, tmp_path: Path, *more: str, seconds: int) -> dict[str, Any]:
     report = tmp_path / "drill.json"
-    arguments = ["--attempts", str(attempts), "--seed", str(SEED), "--clients", "30", "--json", str(report), *more]
+    arguments = ["--attempts", str(attempts), "--seed", str(SEED), "--clients", "60", "--json", str(report), *more]
     run = run_counterfoil("drill", "payments", *arguments, check=False, seconds=seconds)
     print(run.stderr)  # shown when the test fails
     assert run.returncode == 0
