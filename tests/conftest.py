@@ -72,18 +72,26 @@ def empty_database(postgres_url: str) -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture(scope="session")
-def make_database(postgres_url: str) -> Iterator[Callable[[], str]]:
+def migrated_database(empty_database: Callable[[], str]) -> str:
+    """Name of a migrated database that nobody connects to: others are copied from it, in a tenth of the time."""
+    url = empty_database()
+    run_counterfoil("migrate", DATABASE_URL=url)
+    return urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres_url: str, migrated_database: str) -> Iterator[Callable[[], str]]:
     """Make a fresh, migrated database on the session's server; returns its URL. Dropped at the end of the session."""
     made: list[str] = []
 
     def make() -> str:
         name = f"cf_test_{secrets.token_hex(6)}"
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{migrated_database}"')
+            # Rights on a database as a whole are not copied with it.
+            connection.execute(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
         made.append(name)
-        url = with_database(postgres_url, name)
-        run_counterfoil("migrate", DATABASE_URL=url)
-        return url
+        return with_database(postgres_url, name)
 
     yield make
     with psycopg.connect(postgres_url, autocommit=True) as connection:

@@ -25,6 +25,7 @@ _TO_VIEW: Mapping[str, Permission | None] = {
     "gatewayfinding": Permission.PAYMENTS_READ,
     "gatewayreconciliation": Permission.PAYMENTS_READ,
     "refund": Permission.PAYMENTS_READ,
+    "coupon": Permission.COUPONS_READ,
     "product": None,
     "stocklevel": Permission.INVENTORY_READ,
     "stockmovement": Permission.INVENTORY_READ,
