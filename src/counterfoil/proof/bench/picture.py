@@ -63,7 +63,7 @@ def _throughput_chart(report: dict[str, Any]) -> Any:
 def _latency_chart(report: dict[str, Any]) -> Any:
     chart = _bar_chart("Latency in ms (orders at 100/s, pages of 50 orders at 20/s)", series=3)
     chart.value_formatter = lambda value: f"{value:.1f}"
-    kinds = {"create": "place an order", "get": "read an order", "list": "list 50 orders"}
+    kinds = {"create": "place an order", "pay": "pay an order", "get": "read an order", "list": "list 50 orders"}
     chart.x_labels = list(kinds.values())
     for percent in ("p50", "p99"):
         chart.add(percent, [report["latency_ms"][f"{kind}_{percent}"] for kind in kinds])

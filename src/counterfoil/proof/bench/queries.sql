@@ -55,10 +55,11 @@ LEFT JOIN (
 WHERE coalesce(e.n, 0) <> 1
 UNION ALL
 -- One for the order as a whole, and none for its lines: neither side of the comparison writes more than the other.
-SELECT 'orders without exactly one audit entry', count(*)
+SELECT 'orders without exactly one audit entry of their placement', count(*)
 FROM orders o
 LEFT JOIN (
-  SELECT target_id, count(*) AS n FROM audit_entries WHERE target = 'order' GROUP BY target_id
+  SELECT target_id, count(*) AS n FROM audit_entries WHERE target = 'order' AND action = 'order.place'
+  GROUP BY target_id
 ) a ON a.target_id = o.id
 WHERE coalesce(a.n, 0) <> 1
 UNION ALL

@@ -176,6 +176,8 @@ def _measure_latencies(site: Site, plan: BenchPlan, on_progress: Callable[[str],
     seconds = plan.latency_seconds
     on_progress("Latency: 100 orders placed per second")
     created = site.place_orders_steadily(site.uniform, seconds=seconds)
+    on_progress("Latency: 50 orders paid per second")
+    paid = site.pay_orders_steadily(seconds=seconds)
     on_progress("Latency: 100 orders read per second")
     got = site.read_orders_steadily(seconds=seconds)
     on_progress("Latency: 20 pages of 50 orders per second")
@@ -183,6 +185,8 @@ def _measure_latencies(site: Site, plan: BenchPlan, on_progress: Callable[[str],
     return {
         "create_p50": created.percentile_ms(50),
         "create_p99": created.percentile_ms(99),
+        "pay_p50": paid.percentile_ms(50),
+        "pay_p99": paid.percentile_ms(99),
         "get_p50": got.percentile_ms(50),
         "get_p99": got.percentile_ms(99),
         "list_p50": listed.percentile_ms(50),

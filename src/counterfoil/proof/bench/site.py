@@ -20,6 +20,7 @@ from counterfoil.proof.bench.workload import (
     Workload,
     draw_orders,
     draw_pages,
+    draw_payments,
     draw_reads,
     make_hot,
     make_uniform,
@@ -33,6 +34,7 @@ _PAGES: Final = 50
 _RATE_PER_S: Final = 100
 # A page is read less often than an order: 20 a second, so that the list is measured and not its own queue.
 _LIST_RATE_PER_S: Final = 20
+_PAY_RATE_PER_S: Final = 50
 # Requests are made before a round, so that making them takes nothing from the server: three times what the last
 # round used, and for the first one more than it can use.
 _DRAWS_MARGIN: Final = 3
@@ -88,6 +90,15 @@ class Site:
         """Read 100 orders a second, each by its owner."""
         reads = draw_reads(self.acknowledged, url=self.product.url, tokens=self._tokens, randomness=self._randomness)
         return self._load(reads, LoadLimits(CONNECTIONS, seconds, rate_per_s=_RATE_PER_S))
+
+    def pay_orders_steadily(self, *, seconds: float) -> LoadResult:
+        """Pay 50 orders a second in the sandbox, each by its owner, the newest orders of all."""
+        unpaid = self.acknowledged[-int(seconds * _PAY_RATE_PER_S) :]
+        pays = draw_payments(unpaid, url=self.product.url, tokens=self._tokens, randomness=self._randomness)
+        result = run_load(self.product.url, pays, LoadLimits(CONNECTIONS, seconds + 10, rate_per_s=_PAY_RATE_PER_S))
+        # 201 is a payment too: not an order to remember.
+        self._count(result, frozenset())
+        return result
 
     def read_pages_steadily(self, addresses: list[str], *, seconds: float) -> LoadResult:
         """Read 20 pages of 50 orders a second."""

@@ -64,6 +64,17 @@ def draw_reads(
         yield Exchange(render_request(url, "GET", f"{ORDERS_PATH}/{order_id}", token=tokens[user_id]))
 
 
+def draw_payments(
+    orders: Sequence[tuple[int, int]], *, url: str, tokens: Mapping[int, str], randomness: random.Random
+) -> Iterator[Exchange]:
+    """Yield a payment in the sandbox for each of these (order id, user id), by its owner, with a fresh key."""
+    body = msgspec.json.encode({"method": "pm_card_visa"})
+    for order_id, user_id in orders:
+        key = str(uuid.UUID(int=randomness.getrandbits(128), version=4))
+        path = f"{ORDERS_PATH}/{order_id}/payments"
+        yield Exchange(render_request(url, "POST", path, token=tokens[user_id], body=body, idempotency_key=key))
+
+
 def draw_pages(addresses: Sequence[str], *, url: str, token: str, randomness: random.Random) -> Iterator[Exchange]:
     """Yield reads of one of these pages without end."""
     while True:
