@@ -42,8 +42,9 @@ check: .venv/dev ## Lint (with bandit's rules), format, types, import contracts,
 	$(BIN)/python tools/check_tree.py
 	$(BIN)/python tools/audit_dependencies.py
 
-test: .venv/dev ## Run every test but the long ones, on a real PostgreSQL
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+# Files run side by side, each worker with a PostgreSQL and a service of its own.
+test: .venv/dev ## Run every test but the long ones, on a real PostgreSQL for each of up to four cores
+	$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-unit: .venv/dev ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest tests/unit $(ARGS)
