@@ -53,18 +53,19 @@ def _run_checks(snapshot: Snapshot, console: Console) -> list[Finding]:
     from counterfoil.proof.reconcile import CHECKS
 
     findings: list[Finding] = []
+    width = max(len(check.promise) for check in CHECKS)
     with console.status("") as status:
         for check in CHECKS:
             status.update(f"{check.promise}")
             finding = snapshot.run(check)
             findings.append(finding)
-            _show(finding, console)
+            _show(finding, console, width=width)
     return findings
 
 
-def _show(finding: Finding, console: Console) -> None:
+def _show(finding: Finding, console: Console, *, width: int) -> None:
     mark = "[red]✗[/]" if finding.differences else "[green]✓[/]"
-    console.print(f"{mark} {finding.check.promise:<62} {finding.rows:>11,} rows {finding.seconds:>6.1f} s")
+    console.print(f"{mark} {finding.check.promise:<{width}} {finding.rows:>11,} rows {finding.seconds:>6.1f} s")
     if not finding.differences:
         return
     console.print(f"  [red]{finding.differences:,} differences[/] ({finding.check.name}):")

@@ -314,7 +314,8 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     password = started.logins.get(started.admin_email, "(your own password)")
     yield f"Sign in    {started.admin_email} (administrator)  {password}"
     yield f"Data       {data}"
-    yield "           logs/, outbox/ (mails), logins.json (passwords), service.json (tokens)"
+    yield "           logs/, outbox/ (mails), logins.json (everybody's password),"
+    yield "           service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:
