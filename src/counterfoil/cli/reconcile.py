@@ -53,18 +53,19 @@ def _run_checks(snapshot: Snapshot, console: Console) -> list[Finding]:
     from counterfoil.proof.reconcile import CHECKS
 
     findings: list[Finding] = []
+    width = max(len(check.promise) for check in CHECKS)
     with console.status("") as status:
         for check in CHECKS:
             status.update(f"{check.promise}")
             finding = snapshot.run(check)
             findings.append(finding)
-            _show(finding, console)
+            _show(finding, console, width=width)
     return findings
 
 
-def _show(finding: Finding, console: Console) -> None:
+def _show(finding: Finding, console: Console, *, width: int) -> None:
     mark = "[red]✗[/]" if finding.differences else "[green]✓[/]"
-    console.print(f"{mark} {finding.check.promise:<62} {finding.rows:>11,} rows {finding.seconds:>6.1f} s")
+    console.print(f"{mark} {finding.check.promise:<{width}} {finding.rows:>11,} rows {finding.seconds:>6.1f} s")
     if not finding.differences:
         return
     console.print(f"  [red]{finding.differences:,} differences[/] ({finding.check.name}):")
@@ -120,10 +121,9 @@ def reconcile_gateway(
     Payments under way are no difference. What differs is stored, and repaired by nobody but a person.
     """
     use_database(data)
-    from counterfoil.payments.wiring import gateways_for_lists
-
+    gateways = _gateways()
     console = Console(stderr=json_file == "-", soft_wrap=True, highlight=False)
-    compared = [_compare(gateway, since, until, console) for gateway in gateways_for_lists().by_name.values()]
+    compared = [_compare(gateway, since, until, console) for gateway in gateways]
     findings = [_finding(each.gateway, found) for each in compared for found in each.differences]
     report = {
         "gateways": [
@@ -147,6 +147,20 @@ def reconcile_gateway(
     console.print(f"{payments:,} payments, {refunds:,} refunds, {verdict}.")
     if findings:
         raise typer.Exit(1)
+
+
+def _gateways() -> list[Any]:
+    """Return the gateways whose lists can be read; raises TerminalError where there is nothing to read."""
+    from django.conf import settings
+
+    from counterfoil.payments.wiring import gateways_for_lists
+
+    if "sandbox" in settings.COUNTERFOIL.gateway_names and settings.COUNTERFOIL.sandbox_journal is None:
+        raise TerminalError(
+            "Without COUNTERFOIL_SANDBOX_JOURNAL each process has a sandbox of its own, so there is nothing to compare"
+            " with; name the file that the service uses."
+        )
+    return list(gateways_for_lists().by_name.values())
 
 
 def _compare(gateway: Any, since: datetime | None, until: datetime | None, console: Console) -> Comparison:

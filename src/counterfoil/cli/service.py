@@ -124,6 +124,11 @@ def locate_service(data: Path | None = None) -> ServiceInfo:
         raise TerminalError(f"{path} cannot be read ({error}); stop the service and start it again.") from error
 
 
+def sandbox_journal(data: Path) -> Path:
+    """Return where a service of this data directory keeps the sandbox's pretended money."""
+    return data.resolve() / "sandbox.jsonl"
+
+
 def use_database(data: Path | None = None) -> str:
     """Point this process at the database of DATABASE_URL or else of the running service, and set Django up.
 
@@ -136,6 +141,8 @@ def use_database(data: Path | None = None) -> str:
         _require_listener(url, service_file(data or DEFAULT_DATA))
         os.environ.setdefault("COUNTERFOIL_KEYS_URL", service.keys_url)
         os.environ.setdefault("COUNTERFOIL_MASTER_KEYS_FILE", service.master_keys_file)
+        # Else a comparison with the sandbox would find a gateway that has forgotten everything.
+        os.environ.setdefault("COUNTERFOIL_SANDBOX_JOURNAL", str(sandbox_journal(data or DEFAULT_DATA)))
     os.environ["DATABASE_URL"] = url
     set_up_django()
     return url

@@ -29,6 +29,7 @@ from counterfoil.cli.service import (
     claim_port,
     require_free_port,
     require_master_keys,
+    sandbox_journal,
     service_file,
     set_up_django,
     use_owner,
@@ -124,7 +125,7 @@ def _configure(data: Path, port: int) -> None:
     os.environ.setdefault("COUNTERFOIL_ANCHOR_DIR", str(data.resolve() / "anchors"))
     os.environ.setdefault("COUNTERFOIL_PUBLIC_URL", f"http://127.0.0.1:{port}")
     os.environ.setdefault("COUNTERFOIL_OUTBOX_DIR", str(data / "outbox"))
-    os.environ.setdefault("COUNTERFOIL_SANDBOX_JOURNAL", str(data.resolve() / "sandbox.jsonl"))
+    os.environ.setdefault("COUNTERFOIL_SANDBOX_JOURNAL", str(sandbox_journal(data)))
 
 
 def _start_postgres(data: Path, stack: contextlib.ExitStack) -> EmbeddedPostgres | None:
@@ -313,7 +314,8 @@ def _lines(started: _Started, data: Path) -> Iterator[str]:
     password = started.logins.get(started.admin_email, "(your own password)")
     yield f"Sign in    {started.admin_email} (administrator)  {password}"
     yield f"Data       {data}"
-    yield "           logs/, outbox/ (mails), logins.json (everybody's password), service.json (tokens)"
+    yield "           logs/, outbox/ (mails), logins.json (everybody's password),"
+    yield "           service.json (tokens)"
 
 
 def _curl(service: ServiceInfo, product_id: int) -> str:

@@ -90,9 +90,9 @@ class HoldRows(Rows):
         return render_actor(hold.placed_by)
 
     @admin.display(description="released by")
-    def releaser(self, hold: Any) -> str | None:
+    def releaser(self, hold: Any) -> str:
         """Show who let it go on."""
-        return render_actor(hold.released_by) if hold.released_by else None
+        return render_actor(hold.released_by) if hold.released_by else "-"
 
 
 OrderPage.inlines = (*OrderPage.inlines, FulfillmentRows, ReturnRows, HoldRows)

@@ -212,6 +212,31 @@ def test_its_trail_is_chained_anchored_and_verified_without_any_setting(first: R
     assert verdict["entries"] > 200
 
 
+def test_its_payments_are_compared_with_its_own_sandbox(first: Running) -> None:
+    order = paste(first)
+    paid = httpx.post(
+        f"{first.info['api_url']}/orders/{order['id']}/payments",
+        json={"method": "pm_card_visa"},
+        headers={
+            "Authorization": f"Bearer {first.info['customer_token']}",
+            "Idempotency-Key": f"pays-{order['id']:012}",
+        },
+    )
+    assert paid.status_code == 201, paid.text
+
+    compared = subprocess.run(
+        [sys.executable, "-m", "counterfoil", "reconcile-gateway", "--json", "-", "--data", str(first.data)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    report = json.loads(compared.stdout)
+    assert (report["gateways"][0]["payments"], report["findings"]) == (1, [])
+
+
 def test_a_taken_port_is_one_clear_sentence(first: Running, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
