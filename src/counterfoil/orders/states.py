@@ -101,9 +101,10 @@ class Guard(StrEnum):
 
     NO_PAYMENT_IN_FLIGHT = "no payment is in flight or unknown"
     COVERED = "what is held or paid covers the total"
-    NOT_COVERED = "something is left to pay"
+    NOT_COVERED = "something is left to pay, and nothing was given back"
     PAID = "paid"
     CAPTURED = "money was taken"
+    NOT_REFUNDED = "not all of the money was given back"
     DEADLINE_PASSED = "the reservation's deadline has passed"
     NOTHING_SHIPPED = "nothing is shipped"
     NOT_ALL_SHIPPED = "something is left to ship"
@@ -120,11 +121,14 @@ class Guard(StrEnum):
 _PAID: Final = frozenset(
     {PaymentStatus.PAID, PaymentStatus.OVERPAID, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}
 )
+_GIVEN_BACK: Final = frozenset({PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED})
 _ALL_SHIPPED: Final = frozenset({FulfillmentStatus.FULFILLED, FulfillmentStatus.DELIVERED})
 _HOLDS: Final[Mapping[Guard, Callable[[Situation], bool]]] = {
     Guard.NO_PAYMENT_IN_FLIGHT: lambda s: not s.payment_in_flight,
     Guard.COVERED: lambda s: s.is_covered,
-    Guard.NOT_COVERED: lambda s: not s.is_covered,
+    # What was given back is not owed again.
+    Guard.NOT_COVERED: lambda s: not s.is_covered and s.payment_status not in _GIVEN_BACK,
+    Guard.NOT_REFUNDED: lambda s: s.payment_status is not PaymentStatus.REFUNDED,
     Guard.PAID: lambda s: s.payment_status in _PAID,
     Guard.CAPTURED: lambda s: s.has_captured,
     Guard.DEADLINE_PASSED: lambda s: s.deadline_passed,
@@ -247,7 +251,7 @@ ACTIVITIES: Final = (
     Activity(OrderAction.PAY, frozenset({_CREATED}), _PEOPLE, (Guard.NO_PAYMENT_IN_FLIGHT,)),
     Activity(OrderAction.PAY, _ONLY_CONFIRMED, _PEOPLE, (Guard.NOT_COVERED, Guard.NO_PAYMENT_IN_FLIGHT)),
     Activity(OrderAction.REFUND, _PLACED, _STAFF, (Guard.CAPTURED,)),
-    Activity(OrderAction.FULFILL, _ONLY_CONFIRMED, _STAFF, (Guard.NOT_HELD, Guard.NOT_ALL_SHIPPED)),
+    Activity(OrderAction.FULFILL, _ONLY_CONFIRMED, _STAFF, (Guard.NOT_HELD, Guard.NOT_ALL_SHIPPED, Guard.NOT_REFUNDED)),
     Activity(OrderAction.REQUEST_RETURN, _ONLY_CONFIRMED, _CUSTOMER, (Guard.SOMETHING_SHIPPED, Guard.RETURN_WINDOW)),
     Activity(OrderAction.REQUEST_RETURN, _ONLY_CONFIRMED, _STAFF, (Guard.SOMETHING_SHIPPED,)),
     Activity(OrderAction.HOLD, _OPEN),

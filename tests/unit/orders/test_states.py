@@ -117,10 +117,17 @@ GUARDED = [
     (OrderAction.COMPLETE, Party.JOB, _SHIPPED, {"within_return_window": True}),
     (OrderAction.COMPLETE, Party.STAFF, _SHIPPED, {"has_open_return": True}),
     (OrderAction.PAY, Party.CUSTOMER, replace(_CONFIRMED, is_covered=False), {"is_covered": True}),
+    (
+        OrderAction.PAY,
+        Party.CUSTOMER,
+        replace(_CONFIRMED, is_covered=False),
+        {"payment_status": PaymentStatus.PARTIALLY_REFUNDED},
+    ),
     (OrderAction.PAY, Party.CUSTOMER, replace(_CONFIRMED, is_covered=False), {"payment_in_flight": True}),
     (OrderAction.PAY, Party.CUSTOMER, _CREATED, {"payment_in_flight": True}),
     (OrderAction.REFUND, Party.STAFF, _CONFIRMED, {"has_captured": False}),
     (OrderAction.FULFILL, Party.STAFF, _CONFIRMED, {"is_held": True}),
+    (OrderAction.FULFILL, Party.STAFF, _CONFIRMED, {"payment_status": PaymentStatus.REFUNDED}),
     (OrderAction.FULFILL, Party.STAFF, _CONFIRMED, {"fulfillment_status": FulfillmentStatus.FULFILLED}),
     (
         OrderAction.REQUEST_RETURN,
