@@ -108,14 +108,20 @@ def read_totals(order_id: int, currency: str) -> PaymentTotals:
                             WHERE o.order_id = %(order)s AND a.state IN {_OPEN}),
                coalesce(bool_or(p.status = 'unknown'), false)
                  OR EXISTS (SELECT FROM payment_attempts a JOIN payments o ON o.id = a.payment_id
-                            WHERE o.order_id = %(order)s AND a.is_unknown)
+                            WHERE o.order_id = %(order)s AND a.is_unknown),
+               coalesce(sum(p.amount) FILTER (WHERE p.status = 'authorized' AND EXISTS (
+                   SELECT FROM payment_attempts a
+                   WHERE a.payment_id = p.id AND a.operation = 'void' AND a.state IN {_OPEN})), 0)
+                 + (SELECT coalesce(sum(r.amount), 0) FROM refunds r
+                    WHERE r.order_id = %(order)s AND r.status NOT IN ('succeeded', 'failed'))
         FROM payments p WHERE p.order_id = %(order)s AND p.currency = %(currency)s
         """,
         {"order": order_id, "currency": currency, "undecided": _UNDECIDED},
     )
     assert row is not None
     authorized, captured, refunded = (Money.from_decimal(amount, currency) for amount in row[:3])
-    return PaymentTotals(authorized, captured, refunded, in_flight=row[3], unknown=row[4])
+    leaving = Money.from_decimal(row[5], currency)
+    return PaymentTotals(authorized, captured, refunded, leaving, in_flight=row[3], unknown=row[4])
 
 
 def find_by_client_key(principal: str, client_key: str) -> tuple[int, int] | None:
