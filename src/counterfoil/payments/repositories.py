@@ -332,6 +332,27 @@ def insert_notice(values: dict[str, Any], *, verdict: NoticeVerdict) -> bool:
 
 
 @transaction_required
+def insert_unbelieved_notice(values: dict[str, Any], *, verdict: NoticeVerdict, minute_max: int) -> bool:
+    """Write down a notice that anybody may have sent; False when the last minute has `minute_max` of them.
+
+    Roughly: those that are being written at this moment are not seen.
+    """
+    row = fetch_one(
+        """
+        INSERT INTO gateway_notices (gateway, event_id, type, verdict, detail, body_hash)
+        SELECT %(gateway)s, '', '', %(verdict)s, %(detail)s, %(body_hash)s
+        WHERE (SELECT count(*) FROM (
+                 SELECT FROM gateway_notices
+                 WHERE received_at > now() - interval '1 minute' AND verdict IN ('forged', 'stale', 'malformed')
+                 LIMIT %(most)s) AS lately) < %(most)s
+        RETURNING id
+        """,
+        {**values, "verdict": verdict.value, "most": minute_max},
+    )
+    return row is not None
+
+
+@transaction_required
 def delete_notices(*, days: int, limit: int) -> int:
     """Delete up to `limit` notices older than so many days; returns how many."""
     row = fetch_one(
