@@ -153,6 +153,9 @@ def _note_review(call: Call, outcome: Outcome, payment: PaymentView, timetable: 
         reason = outcome.code
     elif outcome.is_our_fault:
         reason = f"{outcome.finding.name.lower()}:{outcome.code}"
+    elif call.operation is Operation.REFUND and outcome.finding is Finding.DECLINED:
+        # Nobody may be waiting for it any more, and the money is still here.
+        reason = f"refund_failed:{outcome.code}"
     elif outcome.finding is Finding.SEEN and _is_forgotten(call, outcome, timetable):
         reason = reason or UNDECIDED_FOR_DAYS
     elif outcome.finding in {Finding.UNKNOWN, Finding.NOT_EXECUTED}:

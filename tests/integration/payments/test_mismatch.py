@@ -155,3 +155,16 @@ def test_a_payment_that_is_given_up_is_not_waited_for_beside(desk: Desk) -> None
     assert committed(lambda: services.look_now(payment.id, trace=Trace())) == 1
 
     assert desk.work() == ["payment.voided"]
+
+
+def test_a_refund_that_fails_for_good_is_told_to_a_person(desk: Desk) -> None:
+    payment = desk.start(capture_now=True)
+    desk.work()
+    gateway = lie(desk, {"status": GatewayRefundStatus.FAILED})
+    gateway._book = desk.sandbox._book  # noqa: SLF001
+    desk.refund(payment, automatic=True)
+
+    assert desk.work() == ["refund.failed"]
+
+    assert desk.read(payment).review_reason == "refund_failed:refund_failed"
+    assert desk.read(payment).refundable == Money(4000, "EUR")
