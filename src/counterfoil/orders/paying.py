@@ -14,7 +14,7 @@ from counterfoil.orders.commands import Trace
 from counterfoil.orders.confirmation import confirm_locked
 from counterfoil.orders.errors import AmountExceedsOpen, OrderNotFound, VoidUncoversOrder
 from counterfoil.orders.history import OrderView
-from counterfoil.orders.settlement import describe, note_money, note_refund
+from counterfoil.orders.settlement import describe, missing_of, note_money, note_refund
 from counterfoil.orders.states import OrderAction, OrderStatus, Party
 from counterfoil.orders.steps import declare, lock, party_of, require_allowed
 from counterfoil.payments import services as payments
@@ -50,10 +50,10 @@ def pay(order_id: int, terms: PayTerms, *, client_key: str, actor: Actor, trace:
     if before.payment_in_flight and before.status in _OPEN:
         raise PaymentInFlight
     require_allowed(before, OrderAction.PAY, party_of(actor))
-    if before.situation.is_covered:
+    missing = missing_of(before)
+    if missing.amount_minor <= 0:
         view = note_money(before, "payment.not_needed", trace, about={})
         return confirm_locked(view, party=Party.GATEWAY, trace=trace)
-    missing = missing_of(before)
     amount = missing if terms.amount is None else parse_amount(terms.amount, missing.currency)
     if amount.amount_minor > missing.amount_minor:
         raise AmountExceedsOpen(amount_max=str(missing))
@@ -223,13 +223,6 @@ def actions_of(payment: PaymentView, party: Party) -> tuple[str, ...]:
 def could_not_be_asked(payment: PaymentView) -> bool:
     """Tell whether a payment failed only because no gateway could be asked: the same request may be repeated."""
     return payment.status is PaymentState.FAILED and payment.decline_code == GATEWAY_UNAVAILABLE
-
-
-def missing_of(order: OrderView) -> Money:
-    """Return what is left to pay of an order; less than nothing when it is overpaid."""
-    facts = order.facts
-    paid = facts.authorized_minor + facts.captured_minor - facts.refunded_minor
-    return Money(facts.total_minor - paid, facts.currency)
 
 
 def parse_amount(text: str, currency: str) -> Money:

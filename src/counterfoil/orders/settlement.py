@@ -34,6 +34,10 @@ log = structlog.get_logger(__name__)
 # Money has come: somebody must decide what it is good for.
 _ARRIVALS: Final = frozenset({"payment.authorized", "payment.captured"})
 _OPEN: Final = frozenset({OrderStatus.CREATED, OrderStatus.CONFIRMED})
+_OFF: Final = frozenset({OrderStatus.CANCELLED, OrderStatus.EXPIRED})
+_WAYS_OUT: Final = frozenset({Operation.VOID, Operation.REFUND})
+# Held for an order that is off: released, whatever else has become of it.
+_LETTABLE: Final = frozenset({PaymentState.AUTHORIZED, PaymentState.REQUIRES_PAYMENT})
 
 
 # ---------------------------------------------------------------- what a gateway has answered
@@ -66,6 +70,23 @@ def _follow(before: OrderView, call: Call, changes: list[Change], trace: Trace) 
             # Nobody may be waiting for it any more, and money that should have gone back is still here.
             failure = change.refund.failure_code
             log.error("refund.failed", refund_id=change.refund.id, order_id=change.order_id, code=failure)
+    _let_go(view, call, trace)
+
+
+def _let_go(view: OrderView, call: Call, trace: Trace) -> None:
+    """Act on what stays after a call that was not to end like this: a refused capture, void or refund."""
+    payment = payments.find_payment(call.payment.id)
+    assert payment is not None, "payments are never deleted"
+    stored = repositories.read_stored_status(view.facts.order_id)
+    if stored is OrderStatus.CREATED and call.operation in _WAYS_OUT:
+        view = msgspec.structs.replace(view, status=stored)
+        # What was leaving stays, and may be all that was missing.
+        missing = missing_of(view).amount_minor
+        if missing <= 0 and missing < view.facts.total_minor:
+            confirm_locked(view, party=Party.GATEWAY, trace=trace)
+    elif stored in _OFF and call.operation is not Operation.VOID and payment.status in _LETTABLE:
+        # Once: a void that is refused as well is for a person.
+        _give_back(view, payment, reason=f"the order is {stored}", automatic=True, trace=trace)
 
 
 def _note_unchanged(before: OrderView, call: Call, trace: Trace) -> OrderView:
@@ -97,9 +118,10 @@ def _use(view: OrderView, payment: PaymentView, trace: Trace) -> OrderView:
     stored = repositories.read_stored_status(view.facts.order_id)
     # A reservation whose time has run out is held until the job has been there: who pays first keeps it.
     view = msgspec.structs.replace(view, status=stored)
-    if stored is OrderStatus.EXPIRED and view.situation.is_covered:
+    covered = missing_of(view).amount_minor <= 0
+    if stored is OrderStatus.EXPIRED and covered:
         view = _reinstate(view, trace)
-    if view.status is OrderStatus.CREATED and view.situation.is_covered:
+    if view.status is OrderStatus.CREATED and covered:
         return confirm_locked(view, party=Party.GATEWAY, trace=trace)
     if view.status not in _OPEN:
         return _give_back(view, payment, reason=f"the order is {view.status}", automatic=True, trace=trace)
@@ -196,6 +218,17 @@ def _give_back(view: OrderView, payment: PaymentView, *, reason: str, automatic:
 
 
 # ---------------------------------------------------------------- steps
+def missing_of(order: OrderView) -> Money:
+    """Return what is left to pay of a locked order; less than nothing when it is overpaid.
+
+    Money that is on its way out pays for nothing any more.
+    """
+    facts = order.facts
+    authorized, captured, refunded = _sums(facts)
+    leaving = payments.totals_of(facts.order_id, facts.currency).leaving.amount_minor
+    return Money(facts.total_minor - (authorized + captured - refunded - leaving), facts.currency)
+
+
 @transaction_required
 def reconsider(view: OrderView, trace: Trace) -> OrderView:
     """Let an unpaid order follow its new total: what was paid of the old one may cover it now, and confirms it then.
@@ -211,7 +244,7 @@ def reconsider(view: OrderView, trace: Trace) -> OrderView:
     )
     if follows is not facts.payment_status:
         view = note_money(view, "payment.status_changed", trace, about={"payment_status": follows.value})
-    if view.situation.is_covered:
+    if missing_of(view).amount_minor <= 0:
         view = confirm_locked(view, party=Party.GATEWAY, trace=trace)
     return view
 

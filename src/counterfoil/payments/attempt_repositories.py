@@ -230,15 +230,30 @@ def end_watch(payment_id: int) -> None:
     )
 
 
+# The last look found no decision. While another call of the same payment is open, that one tells.
+_IS_FORGOTTEN: Final = """
+a.state = 'succeeded' AND (
+  (a.operation = 'refund' AND EXISTS (SELECT FROM refunds r WHERE r.id = a.refund_id AND r.status = 'processing'))
+  OR (a.operation = 'authorise'
+      AND EXISTS (SELECT FROM payments p
+                  WHERE p.id = a.payment_id AND p.status IN ('processing', 'requires_payment'))
+      AND NOT EXISTS (SELECT FROM payment_attempts o WHERE o.payment_id = a.payment_id AND o.operation <> 'refund'
+                      AND o.state IN ('due', 'running', 'unknown'))))
+"""
+
+
 @transaction_required
 def look_now(payment_id: int) -> int:
-    """Let a payment's open calls go on at once, and those that are being made right after; returns how many."""
+    """Let a payment's open calls go on at once, and those that are being made right after; returns how many.
+
+    What the gateway has taken and not decided is waited for again, also when nobody looks by themselves any more.
+    """
     rows = fetch_all(
-        """
-        UPDATE payment_attempts
-        SET noticed_at = now(), next_at = CASE WHEN state = 'running' THEN next_at ELSE now() END
-        WHERE id IN (SELECT id FROM payment_attempts WHERE payment_id = %(payment)s ORDER BY id FOR UPDATE)
-          AND (next_at IS NOT NULL OR state IN ('due', 'unknown'))
+        f"""
+        UPDATE payment_attempts a
+        SET noticed_at = now(), next_at = CASE WHEN a.state = 'running' THEN a.next_at ELSE now() END
+        WHERE a.id IN (SELECT id FROM payment_attempts WHERE payment_id = %(payment)s ORDER BY id FOR UPDATE)
+          AND (a.next_at IS NOT NULL OR a.state IN ('due', 'unknown') OR {_IS_FORGOTTEN})
         RETURNING 1
         """,
         {"payment": payment_id},

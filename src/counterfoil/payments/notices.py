@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 # Longer than any gateway repeats a notice, so a repetition is known as one.
 KEEP_DAYS: Final = 90
+# Anybody can send what is not believed. So much of it is written down; the rest is only in the log.
+UNBELIEVED_MINUTE_MAX: Final = 60
 # A notice without a signature is as little to be believed as one with a wrong one.
 _VERDICTS: Final = {
     "missing": NoticeVerdict.FORGED,
@@ -61,8 +63,10 @@ def accept_notice(
     except CallbackRejected as error:
         verdict = _VERDICTS[error.code]
         with transaction():
-            repositories.insert_notice({**values, "detail": error.code}, verdict=verdict)
-        log.warning("notice.refused", gateway=gateway_name, verdict=verdict.value, code=error.code)
+            kept = repositories.insert_unbelieved_notice(
+                {**values, "detail": error.code}, verdict=verdict, minute_max=UNBELIEVED_MINUTE_MAX
+            )
+        log.warning("notice.refused", gateway=gateway_name, verdict=verdict.value, code=error.code, kept=kept)
         return verdict
     values |= {"event_id": callback.event_id[:200], "type": callback.type[:100]}
     with transaction():

@@ -37,6 +37,7 @@ GATEWAY_UNAVAILABLE: Final = "gateway_unavailable"
 GATEWAY_REJECTED: Final = "gateway_rejected"
 UNKNOWN_FOR_A_DAY: Final = "unknown_for_a_day"
 WAITING_FOR_A_DAY: Final = "waiting_for_a_day"
+UNDECIDED_FOR_DAYS: Final = "undecided_for_three_days"
 RESOLVER: Final = "job:payments"
 
 _STATES: Final = {
@@ -139,6 +140,12 @@ def _is_given_up(call: Call, outcome: Outcome, timetable: Timetable) -> bool:
     )
 
 
+def _is_forgotten(call: Call, outcome: Outcome, timetable: Timetable) -> bool:
+    """Tell whether the gateway has not decided, and nobody looks by themselves any more."""
+    waits = _is_waited_for(outcome) and not _is_given_up(call, outcome, timetable)
+    return waits and timetable.is_over(call.sent_seconds)
+
+
 def _note_review(call: Call, outcome: Outcome, payment: PaymentView, timetable: Timetable) -> None:
     """Say why a person must look, or that what they had to look for is settled."""
     reason = payment.review_reason
@@ -146,6 +153,11 @@ def _note_review(call: Call, outcome: Outcome, payment: PaymentView, timetable: 
         reason = outcome.code
     elif outcome.is_our_fault:
         reason = f"{outcome.finding.name.lower()}:{outcome.code}"
+    elif call.operation is Operation.REFUND and outcome.finding is Finding.DECLINED:
+        # Nobody may be waiting for it any more, and the money is still here.
+        reason = f"refund_failed:{outcome.code}"
+    elif outcome.finding is Finding.SEEN and _is_forgotten(call, outcome, timetable):
+        reason = reason or UNDECIDED_FOR_DAYS
     elif outcome.finding in {Finding.UNKNOWN, Finding.NOT_EXECUTED}:
         reason = reason or _overdue(call, outcome, timetable)
     elif call.is_unknown or call.is_watch or reason in {UNKNOWN_FOR_A_DAY, WAITING_FOR_A_DAY}:

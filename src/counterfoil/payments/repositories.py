@@ -108,14 +108,20 @@ def read_totals(order_id: int, currency: str) -> PaymentTotals:
                             WHERE o.order_id = %(order)s AND a.state IN {_OPEN}),
                coalesce(bool_or(p.status = 'unknown'), false)
                  OR EXISTS (SELECT FROM payment_attempts a JOIN payments o ON o.id = a.payment_id
-                            WHERE o.order_id = %(order)s AND a.is_unknown)
+                            WHERE o.order_id = %(order)s AND a.is_unknown),
+               coalesce(sum(p.amount) FILTER (WHERE p.status = 'authorized' AND EXISTS (
+                   SELECT FROM payment_attempts a
+                   WHERE a.payment_id = p.id AND a.operation = 'void' AND a.state IN {_OPEN})), 0)
+                 + (SELECT coalesce(sum(r.amount), 0) FROM refunds r
+                    WHERE r.order_id = %(order)s AND r.status NOT IN ('succeeded', 'failed'))
         FROM payments p WHERE p.order_id = %(order)s AND p.currency = %(currency)s
         """,
         {"order": order_id, "currency": currency, "undecided": _UNDECIDED},
     )
     assert row is not None
     authorized, captured, refunded = (Money.from_decimal(amount, currency) for amount in row[:3])
-    return PaymentTotals(authorized, captured, refunded, in_flight=row[3], unknown=row[4])
+    leaving = Money.from_decimal(row[5], currency)
+    return PaymentTotals(authorized, captured, refunded, leaving, in_flight=row[3], unknown=row[4])
 
 
 def find_by_client_key(principal: str, client_key: str) -> tuple[int, int] | None:
@@ -321,6 +327,27 @@ def insert_notice(values: dict[str, Any], *, verdict: NoticeVerdict) -> bool:
         ON CONFLICT DO NOTHING RETURNING id
         """,
         {**values, "verdict": verdict.value},
+    )
+    return row is not None
+
+
+@transaction_required
+def insert_unbelieved_notice(values: dict[str, Any], *, verdict: NoticeVerdict, minute_max: int) -> bool:
+    """Write down a notice that anybody may have sent; False when the last minute has `minute_max` of them.
+
+    Roughly: those that are being written at this moment are not seen.
+    """
+    row = fetch_one(
+        """
+        INSERT INTO gateway_notices (gateway, event_id, type, verdict, detail, body_hash)
+        SELECT %(gateway)s, '', '', %(verdict)s, %(detail)s, %(body_hash)s
+        WHERE (SELECT count(*) FROM (
+                 SELECT FROM gateway_notices
+                 WHERE received_at > now() - interval '1 minute' AND verdict IN ('forged', 'stale', 'malformed')
+                 LIMIT %(most)s) AS lately) < %(most)s
+        RETURNING id
+        """,
+        {**values, "verdict": verdict.value, "most": minute_max},
     )
     return row is not None
 

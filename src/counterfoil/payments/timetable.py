@@ -27,12 +27,16 @@ class Timetable:
 
     def wait_seconds(self, looks: int, *, age_seconds: float, uniform: Callable[[float, float], float]) -> float | None:
         """Return the wait before the look that follows `looks` others; None when no further one is made."""
-        if age_seconds >= LOOK_SECONDS_MAX:
+        if self.is_over(age_seconds):
             return None
         wait = _HOUR
         if looks < len(LOOKS_AT):
             wait = LOOKS_AT[looks] - (LOOKS_AT[looks - 1] if looks else 0.0)
         return wait * uniform(1 - JITTER, 1 + JITTER) / self.speed
+
+    def is_over(self, age_seconds: float) -> bool:
+        """Tell whether nobody looks any more by themselves at what is so old."""
+        return age_seconds >= LOOK_SECONDS_MAX
 
     def may_resend(self, age_seconds: float) -> bool:
         """Tell whether the gateway still knows the key of a call that was first sent so long ago."""

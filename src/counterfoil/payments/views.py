@@ -74,6 +74,7 @@ class RefundView:
 class PaymentTotals:
     """The money of one order. `authorized` is held and not taken.
 
+    `leaving` is in these sums and on its way out: held and to be released, or taken and to be given back.
     `in_flight`: a call is due, running or of unknown outcome, or the buyer has to act; `unknown`: one's outcome is not
     known.
     """
@@ -81,6 +82,7 @@ class PaymentTotals:
     authorized: Money
     captured: Money
     refunded: Money
+    leaving: Money
     in_flight: bool
     unknown: bool
 

@@ -112,6 +112,9 @@ class Lying(Counting):
     def read_payment(self, payment_id: str) -> GatewayPayment:
         return dataclasses.replace(super().read_payment(payment_id), **self.change)
 
+    def refunds_of(self, payment_id: str) -> tuple[GatewayRefund, ...]:
+        return tuple(dataclasses.replace(refund, **self.change) for refund in super().refunds_of(payment_id))
+
 
 class Refusing(Counting):
     """Refuses to capture and to refund, whatever the state."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from desk import Desk
+from desk import Desk, Trace, committed
 from gateways_at_fault import Lying
 
 from counterfoil.kernel.money import Money
-from counterfoil.payments.gateways.base import GatewayRefundStatus
+from counterfoil.payments import services
+from counterfoil.payments.gateways.base import GatewayPaymentStatus, GatewayRefundStatus
 from counterfoil.payments.gateways.registry import Gateways
 
 OTHERS = {"amount": Money(3999, "EUR")}, {"amount": Money(4000, "USD")}, {"reference": "o1-somebody-elses"}
@@ -113,3 +114,57 @@ def test_a_refund_that_takes_its_time_is_waited_for(desk: Desk) -> None:
     assert desk.work() == ["refund.succeeded"]
 
     assert (desk.read_refund(refund).status, len(desk.ledger())) == ("succeeded", 4)
+
+
+@pytest.mark.parametrize("kind", ["payment", "refund"])
+def test_what_a_gateway_decides_after_days_is_still_heard(desk: Desk, kind: str) -> None:
+    slow = GatewayPaymentStatus.PROCESSING if kind == "payment" else GatewayRefundStatus.PROCESSING
+    if kind == "payment":
+        gateway = lie(desk, {"status": slow, "captured": Money(0, "EUR")})
+        payment = desk.start(capture_now=True)
+        desk.work()
+    else:
+        payment = desk.start(capture_now=True)
+        desk.work()
+        gateway = lie(desk, {"status": slow})
+        gateway._book = desk.sandbox._book  # noqa: SLF001
+        desk.refund(payment)
+        desk.work()
+    desk.age(hours=72.1)
+    desk.make_due()
+    desk.work()
+    # Nobody looks by themselves any more, and a person is told.
+    desk.make_due()
+    assert desk.claim() == []
+    assert desk.read(payment).review_reason == "undecided_for_three_days"
+    gateway.change = {}
+
+    assert committed(lambda: services.look_now(payment.id, trace=Trace())) == 1
+
+    assert desk.work() == [f"{kind}.{'captured' if kind == 'payment' else 'succeeded'}"]
+    assert desk.read(payment).review_reason == ""
+    # It is decided: nothing is looked at any more.
+    assert committed(lambda: services.look_now(payment.id, trace=Trace())) == 0
+
+
+def test_a_payment_that_is_given_up_is_not_waited_for_beside(desk: Desk) -> None:
+    payment = desk.start("pm_card_authenticationRequired", capture_now=True)
+    desk.work()
+    desk.void(payment)
+
+    assert committed(lambda: services.look_now(payment.id, trace=Trace())) == 1
+
+    assert desk.work() == ["payment.voided"]
+
+
+def test_a_refund_that_fails_for_good_is_told_to_a_person(desk: Desk) -> None:
+    payment = desk.start(capture_now=True)
+    desk.work()
+    gateway = lie(desk, {"status": GatewayRefundStatus.FAILED})
+    gateway._book = desk.sandbox._book  # noqa: SLF001
+    desk.refund(payment, automatic=True)
+
+    assert desk.work() == ["refund.failed"]
+
+    assert desk.read(payment).review_reason == "refund_failed:refund_failed"
+    assert desk.read(payment).refundable == Money(4000, "EUR")

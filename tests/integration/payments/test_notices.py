@@ -14,7 +14,7 @@ from counterfoil.kernel.money import Money
 from counterfoil.payments.errors import GatewayNotFound
 from counterfoil.payments.gateways.base import Callback, GatewayPayment, GatewayPaymentStatus, GatewayRefund
 from counterfoil.payments.gateways.sandbox import SandboxGateway
-from counterfoil.payments.notices import accept_notice
+from counterfoil.payments.notices import UNBELIEVED_MINUTE_MAX, accept_notice
 from counterfoil.payments.views import PaymentView
 
 
@@ -280,3 +280,19 @@ def test_old_notices_are_deleted_and_younger_ones_kept(desk: Desk) -> None:
     assert run_in_thread(lambda: delete_old_notices(limit=100)) == 1
 
     assert [len(written(desk, body)) for body in bodies] == [0, 1]
+
+
+def test_what_anybody_can_send_fills_no_table(desk: Desk, unknown: PaymentView) -> None:
+    bodies = [b"%d of many for %d" % (number, desk.order_id) for number in range(UNBELIEVED_MINUTE_MAX + 5)]
+
+    verdicts = {take(desk, body, {"sandbox-signature": "t=1,v1=00"}) for body in bodies}
+
+    assert verdicts == {"forged"}
+    assert written(desk, bodies[-1]) == []
+    # What the gateway has signed is written down all the same.
+    body, headers = desk.sandbox.make_callback(notice_of(desk, unknown))
+    assert take(desk, body, headers) == "accepted"
+    assert [row[1] for row in written(desk, body)] == ["accepted"]
+    desk.db.execute("UPDATE gateway_notices SET received_at = received_at - interval '1 hour'")
+    assert take(desk, bodies[-1], {"sandbox-signature": "t=1,v1=00"}) == "forged"
+    assert [row[1] for row in written(desk, bodies[-1])] == ["forged"]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import httpx
+import pytest
 from till import Till, fresh_key, wait_until
 
 T = TypeVar("T")
@@ -171,3 +172,74 @@ def test_who_pays_when_the_time_runs_out_has_the_order_or_the_money_never_neithe
     sold = sum(count for ((status, _), _), count in ends.items() if status == "confirmed")
     assert till.stock(orders[0]) == [(2 * HOLDS, 0, 2 * sold)]
     till.require_identities()
+
+
+# ---------------------------------------------------------------- on its way out
+def wait_for_call(till: Till, order: int, operation: str) -> None:
+    """Wait until a call is written down, and keep it from every worker."""
+    wait_until(
+        lambda: till.db.execute(
+            "UPDATE payment_attempts SET next_at = now() + interval '1 hour' WHERE operation = %s AND payment_id IN"
+            " (SELECT id FROM payments WHERE order_id = %s) RETURNING 1",
+            [operation, order],
+        ).fetchall()
+    )
+
+
+def let_go(till: Till, order: int, operation: str) -> None:
+    till.db.execute(
+        "UPDATE payment_attempts SET next_at = now() WHERE operation = %s AND payment_id IN"
+        " (SELECT id FROM payments WHERE order_id = %s)",
+        [operation, order],
+    )
+
+
+@pytest.mark.parametrize("way_out", ["refund", "void", "refused refund"])
+def test_money_on_its_way_out_confirms_no_order(till: Till, way_out: str) -> None:
+    order = till.order()
+    with till.worker():
+        first = till.pay(order, amount="15.00", capture=way_out != "void").json()["id"]
+    with ThreadPoolExecutor(2) as pool:
+        paid = pool.submit(till.pay, order, amount="25.00")
+        wait_until(lambda: len(till.payments(order)) == 2)
+        action, body = ("void", None) if way_out == "void" else ("refunds", {})
+        back = pool.submit(till.act, first, action, body)
+        operation = action.removesuffix("s")
+        wait_for_call(till, order, operation)
+        with till.worker():
+            assert paid.result().status_code == 201
+            between = till.axes(order)
+            if way_out == "refused refund":
+                # The gateway gives back no more than it took.
+                till.db.execute(
+                    "UPDATE payment_attempts SET amount = 16 WHERE refund_id IS NOT NULL AND payment_id = %s", [first]
+                )
+            let_go(till, order, operation)
+            back.result()
+            come_to_rest(till, [order])
+
+    assert between[0] == "created"
+    refused = way_out == "refused refund"
+    assert till.axes(order)[0] == ("confirmed" if refused else "created")
+    assert kept(till, order) == (4000 if refused else 2500)
+
+
+def test_a_hold_that_could_not_be_captured_is_released_when_its_order_is_off(till: Till) -> None:
+    order = till.order()
+    with till.worker():
+        payment = till.pay(order, capture=False).json()["id"]
+    with ThreadPoolExecutor(1) as pool:
+        captured = pool.submit(till.act, payment, "capture", {})
+        wait_for_call(till, order, "capture")
+        assert till.admin.delete(f"/api/v1/orders/{order}").status_code == 204
+        # The gateway takes no more than it holds.
+        till.db.execute(
+            "UPDATE payment_attempts SET amount = 41 WHERE operation = 'capture' AND payment_id = %s", [payment]
+        )
+        with till.worker():
+            let_go(till, order, "capture")
+            assert captured.result().status_code in {202, 409}
+            come_to_rest(till, [order])
+
+    assert till.axes(order) == ("cancelled", "unpaid")
+    assert till.charges(order) == [("voided", 0)]

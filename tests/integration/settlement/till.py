@@ -134,10 +134,15 @@ class Till:
     def act(self, payment_id: int, action: str, body: Any = None) -> httpx.Response:
         return self.admin.post(f"/api/v1/payments/{payment_id}/{action}", json=body, headers=fresh_key())
 
+    def _journal(self) -> list[str]:
+        """The sandbox's journal; there is none before it was first asked."""
+        path = Path(self.environment["COUNTERFOIL_SANDBOX_JOURNAL"])
+        return path.read_text().splitlines() if path.exists() else []
+
     def charges(self, order_id: int) -> list[tuple[str, int]]:
         """(status, captured) of every payment that the sandbox has for an order; its journal is the truth."""
         latest: dict[str, tuple[str, int]] = {}
-        for text in Path(self.environment["COUNTERFOIL_SANDBOX_JOURNAL"]).read_text().splitlines():
+        for text in self._journal():
             payment = json.loads(text).get("payment")
             if payment and payment["reference"].startswith(f"o{order_id}-"):
                 latest[payment["payment_id"]] = payment["status"], payment["captured"]["amount_minor"]
@@ -146,7 +151,7 @@ class Till:
     def given_back(self, order_id: int) -> list[int]:
         """What the sandbox has given back for an order, refund by refund; its journal is the truth."""
         ids, found = set(), []
-        for text in Path(self.environment["COUNTERFOIL_SANDBOX_JOURNAL"]).read_text().splitlines():
+        for text in self._journal():
             line = json.loads(text)
             if (payment := line.get("payment")) and payment["reference"].startswith(f"o{order_id}-"):
                 ids.add(payment["payment_id"])
