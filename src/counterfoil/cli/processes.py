@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +134,7 @@ def work(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Ask payment gateways and run the periodic jobs: expiry, mails, late erasures, the audit. Any number may run."""
-    from counterfoil.infrastructure.process import die_with_parent
+    from counterfoil.infrastructure.process import die_with_parent, run_until_told
 
     if parent is not None:
         die_with_parent(parent=parent)
@@ -151,10 +149,7 @@ def work(
     from counterfoil.infrastructure.logging import configure_logging
 
     configure_logging(settings.COUNTERFOIL.counterfoil_log_level)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    run_jobs(stop)
+    run_until_told(run_jobs)
 
 
 def migrate(data: DataOption = None) -> None:

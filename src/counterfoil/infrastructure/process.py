@@ -1,4 +1,4 @@
-"""Children that end with their parent."""
+"""How our processes begin and end: with their parent, at a port of their own, and when they are told to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -59,3 +60,36 @@ def die_with_parent(*, parent: int) -> None:
     # The parent may have ended before the kernel was asked.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_until_told(run: Callable[[threading.Event], None]) -> None:
+    """Run something in a thread of its own, and tell it by its event when SIGTERM or SIGINT comes; for the main thread.
+
+    A handler that set the event itself could meet the main thread inside `Event.wait`, holding the lock that `set` needs,
+    and wait for it for ever. Here handlers do nothing: the signal's number arrives on a socket, and the main thread, which
+    waits for nothing else, sets the event. Returns when `run` does, and raises what it raises.
+    """
+    stop, failures = threading.Event(), list[BaseException]()
+    told, tell = socket.socketpair()
+    tell.setblocking(False)  # noqa: FBT003 - the socket's own signature; set_wakeup_fd wants it so
+
+    def run_to_its_end() -> None:
+        try:
+            run(stop)
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            failures.append(error)
+        finally:
+            tell.send(b"\0")
+
+    with told, tell:
+        before = signal.set_wakeup_fd(tell.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        thread = threading.Thread(target=run_to_its_end, name="work")
+        thread.start()
+        told.recv(1)
+        stop.set()
+        thread.join()
+        signal.set_wakeup_fd(before)
+    if failures:
+        raise failures[0]
