@@ -65,13 +65,13 @@ def die_with_parent(*, parent: int) -> None:
 def run_until_told(run: Callable[[threading.Event], None]) -> None:
     """Run something in a thread of its own, and tell it by its event when SIGTERM or SIGINT comes; for the main thread.
 
-    A handler that set the event itself could meet the main thread inside `Event.wait`, holding the lock that `set` needs,
-    and wait for it for ever. Here handlers do nothing: the signal's number arrives on a socket, and the main thread, which
-    waits for nothing else, sets the event. Returns when `run` does, and raises what it raises.
+    A handler that set the event itself could meet the main thread inside `Event.wait`, holding the lock that `set`
+    needs, and wait for it for ever. Here handlers do nothing: the signal's number arrives on a socket, and the main
+    thread, which waits for nothing else, sets the event. Returns when `run` does, and raises what it raises.
     """
     stop, failures = threading.Event(), list[BaseException]()
     told, tell = socket.socketpair()
-    tell.setblocking(False)  # noqa: FBT003 - the socket's own signature; set_wakeup_fd wants it so
+    tell.setblocking(False)
 
     def run_to_its_end() -> None:
         try:

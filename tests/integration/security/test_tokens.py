@@ -130,6 +130,7 @@ def test_security_JW_03_a_token_signed_with_a_guess_is_refused(
         ("abcdefghijklmnopqrstuvwxyz0123456789", "too regular"),
         ("django-insecure-" + secrets.token_urlsafe(40), "example that Django writes"),
     ],
+    ids=["short", "changeme", "secret", "one letter", "words", "the alphabet", "example"],
 )
 @pytest.mark.parametrize("name", ["COUNTERFOIL_SECRET", "COUNTERFOIL_SECRET_FALLBACKS"])
 def test_security_JW_03_the_service_does_not_start_with_a_weak_secret(name: str, secret: str, reason: str) -> None:
