@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from counterfoil.coupons.models import Coupon, CouponUse
+from counterfoil.infrastructure.event_models import EventDelivery, PendingEvent, ProcessedEvent
 from counterfoil.infrastructure.models import AuditEntry, AuditSeal, IdempotencyKey, OutboxEvent, RateLimit
 from counterfoil.inventory.models import StockLevel, StockMovement
 from counterfoil.orders.life_models import Fulfillment, FulfillmentLine, Hold, OrderNote, Return, ReturnLine
@@ -23,6 +24,7 @@ __all__ = [
     "Coupon",
     "CouponUse",
     "ErasureRequest",
+    "EventDelivery",
     "Fulfillment",
     "FulfillmentLine",
     "GatewayFinding",
@@ -38,6 +40,8 @@ __all__ = [
     "OutboxEvent",
     "Payment",
     "PaymentAttempt",
+    "PendingEvent",
+    "ProcessedEvent",
     "Product",
     "Profile",
     "RateLimit",

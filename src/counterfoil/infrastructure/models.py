@@ -26,11 +26,17 @@ class OutboxEvent(models.Model):
     actor = models.CharField(max_length=64)
     cause = models.CharField(max_length=64)
     occurred_at = models.DateTimeField(db_default=Now())
-    published_at = models.DateTimeField(null=True)
+    # Of the shape of `payload`; raised when a reader of the older shape would misunderstand the newer.
+    schema_version = models.SmallIntegerField(db_default=1)
+    # Rows below pg_snapshot_xmin(pg_current_snapshot()) are all there are: a cursor on it misses nothing.
+    xact = TransactionIdField(
+        db_default=models.Func(function="pg_current_xact_id", output_field=TransactionIdField()), editable=False
+    )
 
     class Meta:
         app_label = "counterfoil"
         db_table = "outbox_events"
+        indexes = [models.Index(fields=["xact", "event_id"], name="idx_outbox_events_xact")]
         constraints = [
             models.UniqueConstraint(fields=["aggregate", "aggregate_id", "seq"], name="uq_outbox_events_seq"),
             # What happens once in a life cannot be written twice, whatever the code believes. Most lives begin with
