@@ -1,11 +1,10 @@
 -- Every event that is written is noted as not sent yet, whoever writes it: nobody can forget to.
--- One call for all rows of a statement. The notification wakes the relay and live streams and promises nothing: those who
--- missed it look by themselves.
+-- One call for all rows of a statement. Nobody is notified here: a transaction that notifies holds a lock of the whole
+-- database while its commit is flushed, and placing orders would wait in line (docs/explanation/outbox.md).
 CREATE FUNCTION note_events_v1() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   INSERT INTO outbox_pending (event_id, shard, aggregate, aggregate_id, seq)
   SELECT event_id, aggregate_id & 15, aggregate, aggregate_id, seq FROM new_rows;
-  PERFORM pg_notify('counterfoil_outbox', '');
   RETURN NULL;
 END
 $$;
